@@ -1,0 +1,39 @@
+import { stat } from 'node:fs/promises';
+import { interruptible } from '../../base/errors.js';
+import { ensureUserland, imageNames, userlandPath } from '../../image/userland.js';
+import { type Context, printResult, progressFor, table } from '../context.js';
+
+/** `loopanic image ls`: guest images, and which are built. */
+export async function imageList(args: { json: boolean }): Promise<number> {
+  const rows = await Promise.all(
+    (await imageNames()).map(async (name) => {
+      const archive = await userlandPath(name);
+      const size = await stat(archive).then(
+        (info) => info.size,
+        () => null,
+      );
+      return { name, built: size !== null, bytes: size, archive };
+    }),
+  );
+  printResult(args.json, rows, () =>
+    table([
+      ['IMAGE', 'BUILT', 'MiB'],
+      ...rows.map((row) => [
+        row.name,
+        row.built ? 'yes' : 'no',
+        row.bytes === null ? '-' : (row.bytes / 2 ** 20).toFixed(1),
+      ]),
+    ]),
+  );
+  return 0;
+}
+
+/** `loopanic image build [NAME]`: builds a guest image anew. */
+export async function imageBuild(
+  args: { name: string; json: boolean },
+  { signal }: Context,
+): Promise<number> {
+  const image = await interruptible(ensureUserland(args.name, progressFor(), true), signal);
+  printResult(args.json, image, () => [`${image.name}: ${image.archive}`]);
+  return 0;
+}

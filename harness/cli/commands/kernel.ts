@@ -1,0 +1,43 @@
+import { interruptible } from '../../base/errors.js';
+import { catalogue, fetchKernel, presentKernel } from '../../kernel/catalogue.js';
+import { configOption } from '../../kernel/kernel.js';
+import { type Context, printResult, progressFor, table } from '../context.js';
+
+/** `loopanic kernel ls`: the catalogue, and what of it is on this host. */
+export async function kernelList(args: { json: boolean }): Promise<number> {
+  const rows = await Promise.all(
+    Object.entries(await catalogue()).map(async ([id, entry]) => {
+      const kernel = await presentKernel(id);
+      return {
+        id,
+        origin: entry.origin,
+        summary: entry.summary,
+        present: kernel !== null,
+        release: kernel?.release ?? null,
+        version: kernel?.version ?? null,
+        hardenedUsercopy: kernel ? (await configOption(kernel, 'HARDENED_USERCOPY')) === 'y' : null,
+      };
+    }),
+  );
+  printResult(args.json, rows, () =>
+    table([
+      ['KERNEL', 'RELEASE', 'VERSION', 'HARDENED USERCOPY', 'SUMMARY'],
+      ...rows.map((row) => [
+        row.id,
+        row.release ?? 'not fetched',
+        row.version ?? '-',
+        row.hardenedUsercopy === null ? '-' : row.hardenedUsercopy ? 'yes' : 'no',
+        row.summary,
+      ]),
+    ]),
+  );
+  return 0;
+}
+
+/** `loopanic kernel fetch ID`: the newest version that the catalogue's suite has. */
+export async function kernelFetch(args: { id: string; json: boolean }, { signal }: Context): Promise<number> {
+  const kernel = await interruptible(fetchKernel(args.id, progressFor()), signal);
+  const { id, release, version, packages } = kernel;
+  printResult(args.json, { id, release, version, packages }, () => [`${id}: ${release} (${version})`]);
+  return 0;
+}

@@ -1,0 +1,87 @@
+import { execa } from 'execa';
+import { EXIT, firstLine, InfraError, interruptible } from '../../base/errors.js';
+import { exists, sweepScratch } from '../../base/files.js';
+import type { Progress } from '../../base/progress.js';
+import { findProgram, tools } from '../../host/tools.js';
+import { ensureModulesArchive } from '../../image/kernel-modules.js';
+import { ensureUserland } from '../../image/userland.js';
+import { ensureBuildTree } from '../../kernel/build-tree.js';
+import { ensureKernel } from '../../kernel/catalogue.js';
+import { chooseAccel } from '../../vm/accel.js';
+import { type Context, printResult, progressFor } from '../context.js';
+
+const LIBRARIES = [
+  // Debian's kbuild tools link against it; no program of ours tells that it is missing.
+  { file: '/usr/lib/x86_64-linux-gnu/libelf.so.1', debian: 'libelf1' },
+];
+
+/** `loopanic setup`: host packages, default kernel and default image. Safe to repeat. */
+export async function setup(
+  args: { kernel: string; image: string; json: boolean },
+  { signal }: Context,
+): Promise<number> {
+  const progress = progressFor();
+  const work = async () => {
+    await sweepScratch();
+    const installed = await installPackages(progress);
+    const userland = await ensureUserland(args.image, progress);
+    const kernel = await ensureKernel(args.kernel, progress);
+    await ensureModulesArchive(kernel);
+    await ensureBuildTree(kernel, progress);
+    const accel = await chooseAccel('auto', kernel.vmlinuz);
+    return {
+      installed,
+      kernel: { id: kernel.id, release: kernel.release, version: kernel.version },
+      image: userland.name,
+      accel,
+    };
+  };
+  const done = await interruptible(work(), signal);
+  printResult(args.json, done, () => [
+    `ready: ${done.kernel.id} ${done.kernel.release} (${done.kernel.version}), image ${done.image}, ${done.accel.accel} (${done.accel.reason})`,
+  ]);
+  return EXIT.ok;
+}
+
+async function installPackages(progress: Progress): Promise<string[]> {
+  const missing: { debian: string; fedora: string }[] = [];
+  for (const tool of tools) if (!(await findProgram(tool.program))) missing.push(tool);
+  const packages = new Set(missing.map((tool) => tool.debian));
+  if (await findProgram('apt-get'))
+    for (const library of LIBRARIES) if (!(await exists(library.file))) packages.add(library.debian);
+  if (packages.size === 0) return [];
+  const names = [...packages];
+  const apt = await findProgram('apt-get');
+  if (!apt) {
+    const fedora = [...new Set(missing.map((tool) => tool.fedora))].join(' ');
+    throw new InfraError(
+      'no-apt',
+      `this host has no apt: run 'dnf install ${fedora}' and then 'loopanic setup' again`,
+    );
+  }
+  const root = process.getuid?.() === 0;
+  const sudo = root ? undefined : await findProgram('sudo');
+  if (!root && !sudo)
+    throw new InfraError(
+      'not-root',
+      `packages are missing and there is no sudo: as root, run 'apt-get install ${names.join(' ')}'`,
+    );
+  await progress.step(`installing ${names.join(' ')}`, async (update) => {
+    const call = async (...args: string[]): Promise<void> => {
+      update(`apt-get ${args[0]}`);
+      const [program, first] = sudo ? [sudo, [apt]] : [apt, []];
+      await execa(program, [...first, '-q', '-y', ...args], {
+        env: { DEBIAN_FRONTEND: 'noninteractive', LC_ALL: 'C' },
+        stdin: 'inherit',
+      }).catch((error: unknown) => {
+        const words = String((error as { stderr?: string }).stderr ?? '')
+          .split('\n')
+          .find((line) => line.startsWith('E:'));
+        throw new InfraError('apt-failed', `apt-get ${args[0]} failed: ${words ?? firstLine(error)}`, error);
+      });
+    };
+    await call('update');
+    await call('install', '--no-install-recommends', ...names);
+  });
+  return names;
+}

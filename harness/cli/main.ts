@@ -1,0 +1,195 @@
+#!/usr/bin/env node
+import yargs from 'yargs';
+import { hideBin } from 'yargs/helpers';
+import { EXIT, firstLine, InterruptedError, LoopanicError, UsageError } from '../base/errors.js';
+import { classify } from './commands/classify.js';
+import { clean } from './commands/clean.js';
+import { doctor } from './commands/doctor.js';
+import { imageBuild, imageList } from './commands/image.js';
+import { kernelFetch, kernelList } from './commands/kernel.js';
+import { matrix } from './commands/matrix.js';
+import { moduleBuild, moduleList } from './commands/module.js';
+import { run } from './commands/run.js';
+import { scenarioList, scenarioShow } from './commands/scenario.js';
+import { setup } from './commands/setup.js';
+import { type Context, globalOptions } from './context.js';
+
+const abort = new AbortController();
+const context: Context = { signal: abort.signal };
+for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+  process.on(name, () => {
+    // A second signal does not wait for the clean-up; QEMU dies with this process in any case.
+    if (abort.signal.aborted) process.exit(EXIT.interrupted);
+    abort.abort(new InterruptedError());
+  });
+
+let exitCode: number = EXIT.ok;
+const does = <A>(action: (args: A, context: Context) => Promise<number>) => {
+  return async (args: A): Promise<void> => {
+    exitCode = await action(args, context);
+  };
+};
+
+const kernel = { type: 'string', default: 'debian-6.1', describe: 'kernel id (loopanic kernel ls)' } as const;
+const image = { type: 'string', default: 'minimal', describe: 'guest image (loopanic image ls)' } as const;
+const trials = { type: 'number', default: 1, describe: 'boots of each cell' } as const;
+
+const parser = globalOptions(yargs(hideBin(process.argv)))
+  .scriptName('loopanic')
+  .usage(
+    '$0 COMMAND\n\nReproduces the iSCSI-over-loopback usercopy panic and says which kernels and modules still have it.',
+  )
+  .command('doctor', 'what this host can do, and how to mend what is missing', (y) => y, does(doctor))
+  .command(
+    'setup',
+    'install missing host packages, fetch the default kernel, build the default image; safe to repeat',
+    (y) => y.option('kernel', kernel).option('image', image),
+    does(setup),
+  )
+  .command(
+    'run <scenario>',
+    'one cell, by hand',
+    (y) =>
+      y
+        .positional('scenario', {
+          type: 'string',
+          demandOption: true,
+          describe: 'name (loopanic scenario ls) or YAML file',
+        })
+        .option('kernel', kernel)
+        .option('module', {
+          type: 'string',
+          default: 'stock',
+          describe: 'module id (loopanic module ls) or path of a .ko',
+        })
+        .option('image', image)
+        .option('trials', trials)
+        .option('seed', {
+          type: 'number',
+          describe: "repeats a trial's random choices (outcome.json has its seed)",
+        })
+        .option('hardened-usercopy', {
+          choices: ['on', 'off'] as const,
+          describe: "instead of the scenario's setting",
+        })
+        .option('keep', {
+          type: 'boolean',
+          default: false,
+          describe: 'leave the guest up after its trial until you end it',
+        })
+        .option('shell', {
+          type: 'boolean',
+          default: false,
+          describe: "an ssh shell in the guest, everything mounted; 'workload' there starts the trigger",
+        })
+        .option('console', {
+          type: 'boolean',
+          default: false,
+          describe: 'show the serial console live, on stderr',
+        }),
+    does(run),
+  )
+  .command(
+    'matrix <file>',
+    'every cell of a matrix file, against its expectations',
+    (y) =>
+      y
+        .positional('file', { type: 'string', demandOption: true, describe: 'matrix file (YAML)' })
+        .option('image', image)
+        .option('trials', trials),
+    does(matrix),
+  )
+  .command(
+    'classify <log>',
+    'outcome and signature of a serial log or vmcore-dmesg text from anywhere; - reads stdin',
+    (y) =>
+      y.positional('log', { type: 'string', demandOption: true }).option('receiver', {
+        type: 'string',
+        default: 'tgtd',
+        describe: 'Comm of the process that was to read',
+      }),
+    does(classify),
+  )
+  .command('kernel', 'kernels', (y) =>
+    y
+      .command('ls', 'the catalogue, and what of it is here', (z) => z, does(kernelList))
+      .command(
+        'fetch <id>',
+        'download the newest version',
+        (z) => z.positional('id', { type: 'string', demandOption: true }),
+        does(kernelFetch),
+      )
+      .demandCommand(1, 'kernel: which command? ls or fetch'),
+  )
+  .command('module', 'variants of libiscsi_tcp', (y) =>
+    y
+      .command('ls', 'what can stand in for libiscsi_tcp.ko', (z) => z, does(moduleList))
+      .command(
+        'build [names..]',
+        'build variants (all, if none is named) for a kernel',
+        (z) =>
+          z
+            .positional('names', { type: 'string', array: true, default: [] as string[] })
+            .option('kernel', kernel),
+        does(moduleBuild),
+      )
+      .demandCommand(1, 'module: which command? ls or build'),
+  )
+  .command('image', 'guest images', (y) =>
+    y
+      .command('ls', 'images, and which are built', (z) => z, does(imageList))
+      .command(
+        'build [name]',
+        'build an image anew',
+        (z) => z.positional('name', { type: 'string', default: 'minimal' }),
+        does(imageBuild),
+      )
+      .demandCommand(1, 'image: which command? ls or build'),
+  )
+  .command('scenario', 'scenarios', (y) =>
+    y
+      .command('ls', 'scenarios that come with loopanic', (z) => z, does(scenarioList))
+      .command(
+        'show <name>',
+        'a scenario with all defaults filled in',
+        (z) => z.positional('name', { type: 'string', demandOption: true }),
+        does(scenarioShow),
+      )
+      .demandCommand(1, 'scenario: which command? ls or show'),
+  )
+  .command(
+    'clean',
+    'remove leftovers of dead runs; --cache for the caches',
+    (y) =>
+      y.option('cache', { type: 'boolean', default: false, describe: 'everything fetched and built, too' }),
+    does(clean),
+  )
+  .demandCommand(1, 'which command? see loopanic --help')
+  .strict()
+  .recommendCommands()
+  .wrap(process.stdout.isTTY ? Math.min(120, process.stdout.columns) : 120)
+  .check((args) => {
+    for (const name of ['trials', 'seed']) {
+      const value = args[name];
+      if (value !== undefined && !(Number.isInteger(value) && (value as number) >= 1))
+        throw new UsageError('bad-usage', `--${name}: must be a whole number of at least 1`);
+    }
+    return true;
+  })
+  .fail((message, error) => {
+    throw error ?? new UsageError('bad-usage', message);
+  });
+
+try {
+  await parser.parseAsync();
+} catch (error) {
+  exitCode = error instanceof LoopanicError ? error.exitCode : EXIT.noVerdict;
+  const verbose = process.argv.includes('--verbose');
+  const text = error instanceof LoopanicError ? error.message : `internal error: ${firstLine(error)}`;
+  process.stderr.write(`loopanic: ${text}\n`);
+  if (verbose || !(error instanceof LoopanicError))
+    process.stderr.write(`${error instanceof Error ? error.stack : error}\n`);
+  if (verbose && error instanceof Error && error.cause)
+    process.stderr.write(`cause: ${String(error.cause)}\n`);
+}
+process.exit(exitCode);

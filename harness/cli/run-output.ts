@@ -1,0 +1,45 @@
+import { EXIT } from '../base/errors.js';
+import type { TrialOutcome } from '../outcome/outcome-schema.js';
+import type { RunCell, RunDocument } from '../results/run-schema.js';
+import type { RunResult } from '../session/execute.js';
+import { printResult } from './context.js';
+
+/** What a run ends with on stdout. */
+export function printRun(json: boolean, { document, folder }: RunResult): void {
+  printResult(json, document, () => [...document.cells.flatMap(cellLines), `results: ${folder}`]);
+}
+
+function cellLines(cell: RunCell): string[] {
+  const name = `${cell.kernel} ${cell.module} ${cell.scenario}`;
+  const lines = cell.trials.map((trial) => `${name}: ${trialLine(trial)}`);
+  const expectation =
+    cell.expected && cell.expected.verdict !== cell.verdict
+      ? `; expected ${cell.expected.verdict} (${cell.expected.why}): CONTRADICTED`
+      : '';
+  if (cell.trials.length !== 1 || expectation || cell.verdict === 'inconclusive' || cell.verdict === null)
+    lines.push(`${name}: verdict ${cell.verdict ?? 'none'}: ${cell.reason}${expectation}`);
+  for (const warning of cell.warnings) lines.push(`${name}: warning: ${warning}`);
+  return lines;
+}
+
+/** One line for one trial: outcome, object, length and seconds. */
+function trialLine(trial: TrialOutcome): string {
+  const { signature } = trial;
+  const what = signature
+    ? `${signature.object}, ${signature.length} bytes${signature.objects === null ? '' : ` (${signature.objects} objects)`}, ${signature.comm}`
+    : trial.reason;
+  const why = signature && trial.outcome !== 'reproduced' ? `: ${trial.reason}` : '';
+  return `${trial.outcome}  ${what}${why}  ${trial.timings.outcome?.toFixed(1)} s (${trial.accel})`;
+}
+
+/** Exit code of a run: DESIGN.md's table. Without expectations, 0 means that every cell reached a verdict. */
+export function exitCodeOf(document: RunDocument): number {
+  if (document.interrupted) return EXIT.interrupted;
+  const contradicted = document.cells.some(
+    ({ expected, verdict }) =>
+      expected && (verdict === 'panics' || verdict === 'clean') && expected.verdict !== verdict,
+  );
+  if (contradicted) return EXIT.unexpected;
+  const decided = document.cells.every(({ verdict }) => verdict === 'panics' || verdict === 'clean');
+  return decided ? EXIT.ok : EXIT.noVerdict;
+}

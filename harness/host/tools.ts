@@ -1,0 +1,71 @@
+import { constants } from 'node:fs';
+import { access } from 'node:fs/promises';
+import { delimiter, join } from 'node:path';
+import { UsageError } from '../base/errors.js';
+
+/** A program that loopanic calls, and the package that brings it. */
+export interface Tool {
+  program: string;
+  /** Package names by package manager. */
+  debian: string;
+  fedora: string;
+  /** What it is for. */
+  purpose: string;
+  need: 'needed' | 'optional';
+}
+
+/** Every host program that loopanic calls. */
+export const tools = [
+  tool('qemu-system-x86_64', 'qemu-system-x86', 'qemu-system-x86-core', 'runs the guests'),
+  tool('setpriv', 'util-linux', 'util-linux', 'makes QEMU die with loopanic'),
+  tool('mkfs.xfs', 'xfsprogs', 'xfsprogs', "formats the LUN's backing file"),
+  tool('cpio', 'cpio', 'cpio', 'packs guest archives'),
+  tool('depmod', 'kmod', 'kmod', 'indexes guest modules'),
+  tool('modprobe', 'kmod', 'kmod', 'resolves guest modules'),
+  tool('xz', 'xz-utils', 'xz', 'unpacks kernels and sources'),
+  tool('zstd', 'zstd', 'zstd', 'unpacks kernels'),
+  tool('tar', 'tar', 'tar', 'unpacks kernel sources'),
+  tool('patch', 'patch', 'patch', 'patches module sources'),
+  tool('make', 'make', 'make', 'builds modules'),
+  tool('gcc-12', 'gcc-12', 'gcc', "builds modules for Debian 12's kernel"),
+  tool('mmdebstrap', 'mmdebstrap', 'mmdebstrap', 'builds guest images'),
+  tool('dpkg-deb', 'dpkg', 'dpkg', 'unpacks Debian kernels'),
+  tool('apt-get', 'apt', 'apt', "fetches Debian's packages"),
+] as const satisfies Tool[];
+
+export type Program = (typeof tools)[number]['program'];
+
+function tool<const P extends string>(
+  program: P,
+  debian: string,
+  fedora: string,
+  purpose: string,
+  need: Tool['need'] = 'needed',
+): Tool & { program: P } {
+  return { program, debian, fedora, purpose, need };
+}
+
+/** Full path of a program: PATH, then the sbin folders that a plain user's PATH may lack. Undefined if it is not there. */
+export async function findProgram(program: string): Promise<string | undefined> {
+  const dirs = [...(process.env.PATH ?? '').split(delimiter).filter(Boolean), '/usr/sbin', '/sbin'];
+  for (const dir of dirs) {
+    const path = join(dir, program);
+    const found = await access(path, constants.X_OK).then(
+      () => true,
+      () => false,
+    );
+    if (found) return path;
+  }
+  return undefined;
+}
+
+/** Full path of a program, or a UsageError that names the package to install. */
+export async function needProgram(program: Program): Promise<string> {
+  const path = await findProgram(program);
+  if (path) return path;
+  const known = tools.find((entry) => entry.program === program);
+  throw new UsageError(
+    'missing-tool',
+    `${program} is not installed: run 'loopanic setup', or install the package ${known?.debian} (dnf: ${known?.fedora})`,
+  );
+}

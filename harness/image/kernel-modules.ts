@@ -1,0 +1,60 @@
+import { copyFile, mkdir } from 'node:fs/promises';
+import { dirname, join, relative } from 'node:path';
+import { execa } from 'execa';
+import { UsageError } from '../base/errors.js';
+import { buildOnce, contentKey, scratchDir } from '../base/files.js';
+import { cacheDir } from '../base/paths.js';
+import { needProgram } from '../host/tools.js';
+import type { Kernel } from '../kernel/kernel.js';
+import { packCpio } from './cpio.js';
+
+/** Modules that a guest loads, in this order. Built-in ones need no file. */
+export const guestModules = [
+  'virtio_pci',
+  'virtio_blk',
+  'virtio_net',
+  'sd_mod',
+  // XFS asks for the crc32c algorithm by alias, which no dependency names.
+  'crc32c_generic',
+  'iscsi_tcp',
+  'xfs',
+] as const;
+
+/** Archive with the modules of one kernel that a guest loads and everything they depend on. Cached by kernel and list. */
+export async function ensureModulesArchive(kernel: Kernel): Promise<string> {
+  const key = contentKey(kernel.id, kernel.version, kernel.release, ...guestModules);
+  const target = cacheDir('images', `modules-${kernel.id}-${key}.cpio`);
+  await buildOnce(target, async (out) => {
+    const [modprobe, depmod] = [await needProgram('modprobe'), await needProgram('depmod')];
+    await using scratch = await scratchDir('modules');
+    const tree = join('lib/modules', kernel.release);
+    for (const name of guestModules) {
+      const args = [
+        '-d',
+        kernel.modulesRoot,
+        '-S',
+        kernel.release,
+        '--show-depends',
+        '--ignore-install',
+        name,
+      ];
+      const found = await execa(modprobe, args, { reject: false });
+      if (found.failed)
+        throw new UsageError(
+          'no-such-module',
+          `kernel ${kernel.id} has no ${name}: it cannot run this scenario`,
+        );
+      for (const [, file] of found.stdout.matchAll(/^insmod (\S+)/gm)) {
+        if (file === undefined) continue;
+        const to = join(scratch.path, relative(kernel.modulesRoot, file));
+        await mkdir(dirname(to), { recursive: true });
+        await copyFile(file, to);
+      }
+    }
+    for (const name of ['modules.builtin', 'modules.order'])
+      await copyFile(join(kernel.modulesRoot, tree, name), join(scratch.path, tree, name));
+    await execa(depmod, ['-b', scratch.path, kernel.release]);
+    await packCpio(scratch.path, out);
+  });
+  return target;
+}

@@ -1,0 +1,36 @@
+import { open, rm } from 'node:fs/promises';
+import { execa } from 'execa';
+import { InfraError } from '../base/errors.js';
+import { buildOnce, contentKey } from '../base/files.js';
+import { cacheDir } from '../base/paths.js';
+import { needProgram } from '../host/tools.js';
+import { type Kernel, xfsFeatures } from '../kernel/kernel.js';
+import type { Scenario } from '../scenario/scenario-schema.js';
+
+/**
+ * The LUN's backing file: sparse, formatted as the scenario and the kernel ask, cached by geometry and never written again (guests
+ * get a snapshot). Formatting here takes 0.03 s; over the guest's loopback session it took 20–40 s under TCG.
+ */
+export async function ensureLun(scenario: Scenario, kernel: Kernel): Promise<string> {
+  const mkfs = await needProgram('mkfs.xfs');
+  const { stdout } = await execa(mkfs, ['-V']);
+  const [, major = '0', minor = '0'] = /version (\d+)\.(\d+)/.exec(stdout) ?? [];
+  const { sectorSize, blockSize, allocationGroups } = scenario.filesystem;
+  const options = [
+    ...xfsFeatures(kernel.release, [Number(major), Number(minor)]),
+    ...['-s', `size=${sectorSize}`],
+    ...['-b', `size=${blockSize}`],
+    ...['-d', `agcount=${allocationGroups}`],
+  ];
+  const target = cacheDir('luns', `${contentKey(stdout, String(scenario.lun.sizeGiB), ...options)}.img`);
+  await buildOnce(target, async (out) => {
+    const file = await open(out, 'wx', 0o600);
+    await file.truncate(scenario.lun.sizeGiB * 2 ** 30).finally(() => file.close());
+    const made = await execa(mkfs, ['-q', '-f', ...options, out], { reject: false, all: true });
+    if (made.failed) {
+      await rm(out, { force: true });
+      throw new InfraError('mkfs-failed', `mkfs.xfs ${options.join(' ')} failed: ${made.all.split('\n')[0]}`);
+    }
+  });
+  return target;
+}

@@ -1,0 +1,106 @@
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { execa } from 'execa';
+import * as z from 'zod';
+import { InfraError, UsageError } from '../base/errors.js';
+import { buildOnce, contentKey, exists, scratchDir } from '../base/files.js';
+import { suggestion } from '../base/nearest.js';
+import { cacheDir, imagesDir } from '../base/paths.js';
+import type { Progress } from '../base/progress.js';
+import { readYaml } from '../base/yaml-file.js';
+import { debianSources } from '../host/apt.js';
+import { needProgram } from '../host/tools.js';
+
+const recipeSchema = z.strictObject({
+  suite: z.string(),
+  packages: z.array(z.string()).min(1),
+  programs: z.array(z.string().startsWith('/')).min(1),
+});
+
+/** A guest userland on this host: one cpio archive, cached by the content of its recipe. */
+export interface Userland {
+  name: string;
+  archive: string;
+}
+
+/** Names of the images that come with loopanic. */
+export async function imageNames(): Promise<string[]> {
+  const entries = await readdir(imagesDir, { withFileTypes: true });
+  const names: string[] = [];
+  for (const entry of entries)
+    if (entry.isDirectory() && (await exists(join(imagesDir, entry.name, 'image.yaml'))))
+      names.push(entry.name);
+  return names.sort();
+}
+
+/** Where the archive of an image is or will be. Throws UsageError for an unknown name. */
+export async function userlandPath(name: string): Promise<string> {
+  const names = await imageNames();
+  if (!names.includes(name))
+    throw new UsageError('unknown-image', `unknown image ${name}${suggestion(name, names)}`);
+  const dir = join(imagesDir, name);
+  const parts = await Promise.all(['image.yaml', 'assemble'].map((file) => readFile(join(dir, file))));
+  return cacheDir('images', `${name}-${contentKey(...parts)}.cpio`);
+}
+
+/** The image's userland, built with mmdebstrap now if it is not in the cache or if `rebuild` asks for it. */
+export async function ensureUserland(name: string, progress: Progress, rebuild = false): Promise<Userland> {
+  const archive = await userlandPath(name);
+  if (rebuild || !(await exists(archive))) {
+    const recipe = await readYaml(join(imagesDir, name, 'image.yaml'), recipeSchema);
+    const build = (out: string): Promise<void> => buildUserland(name, recipe, out, progress);
+    if (rebuild) await rm(archive, { force: true });
+    await buildOnce(archive, build);
+  }
+  return { name, archive };
+}
+
+async function buildUserland(
+  name: string,
+  recipe: z.infer<typeof recipeSchema>,
+  out: string,
+  progress: Progress,
+): Promise<void> {
+  await progress.step(`image ${name}`, async (update) => {
+    const [mmdebstrap, setpriv] = [await needProgram('mmdebstrap'), await needProgram('setpriv')];
+    await needProgram('cpio');
+    await using scratch = await scratchDir('image');
+    const tmp = join(scratch.path, 'tmp');
+    await mkdir(tmp);
+    const quote = (word: string): string => `'${word.replaceAll("'", "'\\''")}'`;
+    const hook = [join(imagesDir, name, 'assemble'), ...recipe.programs].map(quote);
+    hook.splice(1, 0, '"$1"');
+    const child = execa(
+      setpriv,
+      [
+        '--pdeathsig',
+        'TERM',
+        '--',
+        mmdebstrap,
+        '--variant=extract',
+        '--architectures=amd64',
+        '--format=null',
+        `--include=${recipe.packages.join(',')}`,
+        `--extract-hook=${hook.join(' ')}`,
+        `--extract-hook=download /userland.cpio ${quote(out)}`,
+        recipe.suite,
+        '-',
+        '-',
+      ],
+      {
+        input: `${(await debianSources(recipe.suite)).join('\n')}\n`,
+        env: { TMPDIR: tmp, LC_ALL: 'C' },
+        stdout: 'ignore',
+      },
+    );
+    const said: string[] = [];
+    for await (const line of child.iterable({ from: 'stderr' })) {
+      said.push(String(line));
+      update(String(line).replace(/^[A-Z]: /, ''));
+    }
+    await child.catch((error: unknown) => {
+      const words = said.findLast((line) => /^E:|assemble:/.test(line)) ?? said.at(-1) ?? '';
+      throw new InfraError('image-build-failed', `image ${name} could not be built: ${words}`, error);
+    });
+  });
+}

@@ -1,0 +1,55 @@
+import { readFile, writeFile } from 'node:fs/promises';
+import { gunzipSync } from 'node:zlib';
+import { execa } from 'execa';
+import { InfraError } from '../base/errors.js';
+import { needProgram } from '../host/tools.js';
+
+/** ELF note XEN_ELFNOTE_PHYS32_ENTRY: the kernel has a PVH entry point, so QEMU can boot the unpacked image. */
+const PVH_NOTE = Buffer.from([4, 0, 0, 0]);
+const PVH_TYPE = 18;
+
+/**
+ * Unpacks the ELF image out of a bzImage. Offsets are those of the x86 boot protocol 2.08 (Documentation/arch/x86/boot.rst):
+ * setup_sects at 0x1f1, payload_offset at 0x248 and payload_length at 0x24c, counted from the protected-mode code.
+ * Returns null if the image cannot be booted unpacked: an old protocol, an unknown compression, no PVH entry.
+ */
+export async function unpackImage(vmlinuz: string): Promise<Buffer | null> {
+  const image = await readFile(vmlinuz);
+  if (image.length < 0x260 || image.toString('latin1', 0x202, 0x206) !== 'HdrS')
+    throw new InfraError('not-a-kernel', `${vmlinuz} is not an x86 kernel image`);
+  if (image.readUInt16LE(0x206) < 0x208) return null;
+  const sectors = image[0x1f1] || 4;
+  const start = (sectors + 1) * 512 + image.readUInt32LE(0x248);
+  const payload = image.subarray(start, start + image.readUInt32LE(0x24c));
+  const elf = await decompress(payload);
+  if (!elf || elf.toString('latin1', 0, 4) !== '\u007fELF') return null;
+  return hasPvhEntry(elf) ? elf : null;
+}
+
+async function decompress(payload: Buffer): Promise<Buffer | null> {
+  const magic = payload.toString('hex', 0, 6);
+  // The last four bytes are the unpacked size, not part of the stream.
+  const stream = payload.subarray(0, payload.length - 4);
+  if (magic.startsWith('1f8b')) return gunzipSync(stream);
+  const pipe = async (program: 'xz' | 'zstd', args: string[]): Promise<Buffer> => {
+    const { stdout } = await execa(await needProgram(program), args, { input: stream, encoding: 'buffer' });
+    return Buffer.from(stdout);
+  };
+  if (magic === 'fd377a585a00') return pipe('xz', ['-dc', '--single-stream']);
+  if (magic.startsWith('28b52ffd')) return pipe('zstd', ['-dcq']);
+  return null;
+}
+
+function hasPvhEntry(elf: Buffer): boolean {
+  // Notes: name size, descriptor size, type, name "Xen\0".
+  for (let at = elf.indexOf('Xen\0'); at >= 12; at = elf.indexOf('Xen\0', at + 1))
+    if (elf.readUInt32LE(at - 4) === PVH_TYPE && elf.subarray(at - 12, at - 8).equals(PVH_NOTE)) return true;
+  return false;
+}
+
+/** Writes the unpacked image of `vmlinuz` to `target`; returns false if it cannot be booted unpacked. */
+export async function writeUnpackedImage(vmlinuz: string, target: string): Promise<boolean> {
+  const elf = await unpackImage(vmlinuz);
+  if (elf) await writeFile(target, elf);
+  return elf !== null;
+}

@@ -1,0 +1,75 @@
+import { readFile } from 'node:fs/promises';
+import { UsageError } from '../base/errors.js';
+
+/** What a kernel module says of itself. */
+export interface ModuleInfo {
+  name: string;
+  vermagic: string;
+  /** Checksum of its sources, if it was built with one. */
+  srcversion: string | null;
+  /** GNU build id, hex, if it has one. */
+  buildId: string | null;
+}
+
+/**
+ * Reads a kernel module's .modinfo and build id. Format: ELF64, System V ABI; .modinfo is `key=value` strings, each with a NUL.
+ * Throws UsageError if the file is no x86-64 kernel module.
+ */
+export async function readModule(file: string): Promise<ModuleInfo> {
+  const data = await readFile(file).catch((error: unknown) => {
+    throw new UsageError('no-such-module', `${file}: cannot be read (${(error as Error).message})`, error);
+  });
+  const refuse = (why: string): UsageError =>
+    new UsageError('not-a-module', `${file}: not a kernel module: ${why}`);
+  if (data.toString('latin1', 0, 4) !== '\u007fELF') throw refuse('it is not an ELF file');
+  try {
+    return parse(data, refuse);
+  } catch (error) {
+    if (error instanceof RangeError) throw refuse('it is cut off');
+    throw error;
+  }
+}
+
+function parse(data: Buffer, refuse: (why: string) => UsageError): ModuleInfo {
+  const [ELFCLASS64, ET_REL, EM_X86_64] = [2, 1, 62];
+  if (data[4] !== ELFCLASS64 || data.readUInt16LE(18) !== EM_X86_64) throw refuse('it is not for x86-64');
+  if (data.readUInt16LE(16) !== ET_REL) throw refuse('it is not a relocatable object');
+  const sections = sectionTable(data);
+  const modinfo = sections.get('.modinfo');
+  if (!modinfo) throw refuse('it has no .modinfo section');
+  const fields = new Map<string, string>();
+  for (const entry of modinfo.toString('latin1').split('\0')) {
+    const equals = entry.indexOf('=');
+    if (equals > 0) fields.set(entry.slice(0, equals), entry.slice(equals + 1));
+  }
+  const vermagic = fields.get('vermagic');
+  if (vermagic === undefined) throw refuse('its .modinfo has no vermagic');
+  const note = sections.get('.note.gnu.build-id');
+  return {
+    name: fields.get('name') ?? '',
+    vermagic: vermagic.trim(),
+    srcversion: fields.get('srcversion') ?? null,
+    buildId: note ? note.subarray(note.length - 20).toString('hex') : null,
+  };
+}
+
+function sectionTable(data: Buffer): Map<string, Buffer> {
+  const offset = Number(data.readBigUInt64LE(40));
+  const [entrySize, count, namesIndex] = [
+    data.readUInt16LE(58),
+    data.readUInt16LE(60),
+    data.readUInt16LE(62),
+  ];
+  const section = (index: number): { name: number; content: Buffer } => {
+    const at = offset + index * entrySize;
+    const [from, size] = [Number(data.readBigUInt64LE(at + 24)), Number(data.readBigUInt64LE(at + 32))];
+    return { name: data.readUInt32LE(at), content: data.subarray(from, from + size) };
+  };
+  const names = section(namesIndex).content;
+  const table = new Map<string, Buffer>();
+  for (let index = 1; index < count; index++) {
+    const { name, content } = section(index);
+    table.set(names.toString('latin1', name, names.indexOf(0, name)), content);
+  }
+  return table;
+}

@@ -1,0 +1,119 @@
+import { CrashReader, type CrashReport } from './crash-report.js';
+import { type LogLine, parseLines } from './log-line.js';
+import { type Signature, signatureOf, whyNotSought } from './signature.js';
+
+/** A place in a log. */
+export interface LogEvidence {
+  /** Line number, from 1. */
+  line: number;
+  text: string;
+}
+
+/** What a kernel log says by itself, whoever recorded it. */
+export interface LogVerdict {
+  /** A log cannot show that a workload ended, so without a crash it is `no-crash`, never `survived`. */
+  outcome: 'reproduced' | 'other-crash' | 'no-crash';
+  /** One line: why this outcome. */
+  reason: string;
+  signature: Signature | null;
+  /** The crash report is too damaged to tell what it is. */
+  corrupted: boolean;
+  /** Release of the kernel that wrote the log, if the log names it. */
+  kernel: string | null;
+  /** First crash line, its BUG line and its last line. */
+  evidence: LogEvidence[];
+  /** Kernel warnings and I/O errors. */
+  warnings: LogEvidence[];
+}
+
+const BANNER = /Linux version (\d+\.\d+\S*)/;
+// XFS logs the shutdown that the trigger itself asks for as a metadata I/O error at xfs_fs_goingdown: not a finding.
+const IO_ERROR =
+  /(I\/O error, dev |Buffer I\/O error|lost page write|detected conn error|metadata I\/O error|Corruption (?:of in-memory data|detected)|Internal error|blk_update_request: .*error)/i;
+const INTENDED_SHUTDOWN = /xfs_fs_goingdown|xfs_do_force_shutdown\(0x2\)/;
+
+/** Reads a kernel log (serial console, dmesg, vmcore-dmesg) and says what it shows. `receiver` is the sought Comm. */
+export function classifyLog(log: string, receiver = 'tgtd'): LogVerdict {
+  const lines = parseLines(log);
+  const reader = new CrashReader();
+  const warnings: LogEvidence[] = [];
+  let kernel: string | null = null;
+  for (const line of lines) {
+    reader.push(line);
+    kernel ??= BANNER.exec(line.text)?.[1] ?? null;
+    if (IO_ERROR.test(line.text) && !INTENDED_SHUTDOWN.test(line.text))
+      warnings.push({ line: line.number, text: line.text.trim() });
+  }
+  for (const report of reader.reports)
+    if (report.kind === 'warning') warnings.push({ line: report.line, text: report.title });
+  warnings.sort((a, b) => a.line - b.line);
+
+  const { crash } = reader;
+  if (!crash)
+    return {
+      outcome: 'no-crash',
+      reason: 'no crash report in the log',
+      signature: null,
+      corrupted: false,
+      kernel,
+      evidence: [],
+      warnings,
+    };
+  const signature = signatureOf(crash);
+  const judged = judge(crash, signature, receiver);
+  return {
+    ...judged,
+    signature,
+    kernel: crash.release ?? kernel,
+    evidence: evidenceOf(crash, lines),
+    warnings,
+  };
+}
+
+function judge(
+  crash: CrashReport,
+  signature: Signature | null,
+  receiver: string,
+): Pick<LogVerdict, 'outcome' | 'reason' | 'corrupted'> {
+  if (crash.kind !== 'usercopy')
+    return {
+      outcome: 'other-crash',
+      reason: crash.title,
+      corrupted: crash.interleaved && crash.stack.length === 0,
+    };
+  const damage = damageOf(crash, signature);
+  if (damage)
+    return { outcome: 'other-crash', reason: `the crash report is damaged: ${damage}`, corrupted: true };
+  if (!signature) return { outcome: 'other-crash', reason: crash.title, corrupted: true };
+  const why = whyNotSought(signature, receiver);
+  if (why) return { outcome: 'other-crash', reason: `a usercopy crash, but ${why}`, corrupted: false };
+  return {
+    outcome: 'reproduced',
+    reason: `${signature.comm} read ${signature.length} bytes from ${signature.object} in tcp_recvmsg`,
+    corrupted: false,
+  };
+}
+
+/** What makes a usercopy report unreadable, or null. A stack that already shows tcp_recvmsg need not be complete. */
+function damageOf(crash: CrashReport, signature: Signature | null): string | null {
+  if (!crash.usercopy) return 'its usercopy line is cut';
+  if (!crash.bug) return 'its BUG line is missing';
+  if (!signature) return 'its CPU/PID/Comm line is missing';
+  if (crash.interleaved) return 'lines of another report are mixed into it';
+  if (!crash.stackComplete && !crash.stack.includes('tcp_recvmsg')) return 'its call trace is cut';
+  return null;
+}
+
+function evidenceOf(crash: CrashReport, lines: LogLine[]): LogEvidence[] {
+  const wanted = new Set([crash.line, crash.lastLine]);
+  for (const line of lines)
+    if (
+      line.number >= crash.line &&
+      line.number <= crash.lastLine &&
+      /kernel BUG at|tcp_recvmsg|Comm: /.test(line.text)
+    )
+      wanted.add(line.number);
+  return [...wanted]
+    .sort((a, b) => a - b)
+    .map((number) => ({ line: number, text: lines[number - 1]?.text.trim() ?? '' }));
+}

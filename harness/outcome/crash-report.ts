@@ -1,0 +1,206 @@
+import type { LogLine } from './log-line.js';
+
+/** What hardened usercopy printed. */
+export interface UsercopyMessage {
+  direction: 'exposure' | 'overwrite';
+  /** Kernel address, printed by kernels before 4.16 only. */
+  address?: string;
+  /** Slab cache, or what else the kernel named ("<process stack>", "unknown"). */
+  object: string;
+  /** Bytes that the copy asked for. */
+  length: number;
+  /** Bytes into the object, printed by 4.16 and later. */
+  offset?: number;
+}
+
+export type CrashKind = 'usercopy' | 'bug' | 'oops' | 'panic' | 'warning';
+
+/** One report in a kernel log: from its first line to its end trace. */
+export interface CrashReport {
+  kind: CrashKind;
+  /** The line that names it. */
+  title: string;
+  /** Line number of `title`. */
+  line: number;
+  /** Line number of the last line that was read as part of it. */
+  lastLine: number;
+  usercopy?: UsercopyMessage;
+  bug?: { file: string; line: number };
+  cpu?: number;
+  pid?: number;
+  comm?: string;
+  tainted?: string;
+  release?: string;
+  rip?: string;
+  /** Functions of the call trace, innermost first, without the `? ` guesses. */
+  stack: string[];
+  /** The call trace was read to its end. */
+  stackComplete: boolean;
+  /** Another report, or another CPU's lines, began before this one's call trace was complete. */
+  interleaved: boolean;
+}
+
+// mm/usercopy.c: report_usercopy() before 4.16, usercopy_abort() since; SLUB and SLAB name the cache in quotes.
+const USERCOPY_OLD =
+  /usercopy: kernel memory (exposure|overwrite) attempt detected (?:from|to) (\S+) \((.+?)\) \((\d+) bytes\)/;
+const USERCOPY_NEW =
+  /usercopy: Kernel memory (exposure|overwrite) attempt detected (?:from|to) (.+?)(?: '([^']+)')?(?: \(.*?\))? ?\(offset (\d+), size (\d+)\)!/;
+const USERCOPY_ANY = /usercopy: kernel memory (exposure|overwrite)/i;
+const BUG_AT = /kernel BUG at (\S+?):(\d+)!/;
+const BUG_CUT = /^kernel BUG at/;
+const WARNING = /^WARNING: (?:CPU: \d+ PID: \d+ )?at /;
+const WARNING_NEW = /^WARNING: .+ at \S+, CPU#\d+/;
+const OOPS =
+  /^(BUG: unable to handle|BUG: kernel NULL pointer|BUG: Bad page|general protection fault|double fault|divide error|stack segment|Oops[ :]|PANIC: double fault|traps: PANIC|Unable to handle kernel)/;
+const PANIC = /^Kernel panic - not syncing: (.*)/;
+const LOCKUP = /(soft lockup - CPU#|hard LOCKUP|NMI watchdog: BUG|rcu_.*detected stalls)/;
+const HEADER =
+  /^(?:WARNING: )?CPU: (\d+) (?:UID: \d+ )?PID: (\d+) Comm: (.{1,15}?) (?:Kdump: loaded )?(Not tainted|Tainted: \S(?:.*?\S)?) +(\d+\.\d+\S*) #/;
+const TRACE_ENTRY = /^\s*(?:\[<[0-9a-fx]+>\] ?)?(\? )?([A-Za-z_][\w.$]*)\+0x[0-9a-f]+\/0x[0-9a-f]+/;
+const RIP = /^RIP: 0010:(?:\[<[0-9a-f]+>\]\s*(?:\[<[0-9a-f]+>\])? )?\s*([\w.$]+)\+0x/;
+const TRACE_END =
+  /^\s*(<\/TASK>|RIP: 00[23]3|Code:|Modules linked in:|---\[ end trace|Kernel panic|RIP {1,2}\[<|DWARF2)/;
+const END =
+  /^---\[ end trace|^Kernel panic - not syncing|^RIP {1,2}\[<[0-9a-f]+>\]|^Rebooting in|^Kernel Offset:/;
+
+function usercopyMessage(text: string): UsercopyMessage | undefined {
+  const old = USERCOPY_OLD.exec(text);
+  if (old) {
+    const message: UsercopyMessage = {
+      direction: old[1] as UsercopyMessage['direction'],
+      object: old[3] ?? '',
+      length: Number(old[4]),
+    };
+    if (old[2] && /[0-9a-f]{8,}/.test(old[2])) message.address = old[2];
+    return message;
+  }
+  const now = USERCOPY_NEW.exec(text);
+  if (!now) return undefined;
+  return {
+    direction: now[1] as UsercopyMessage['direction'],
+    object: now[3] ?? now[2] ?? '',
+    offset: Number(now[4]),
+    length: Number(now[5]),
+  };
+}
+
+/**
+ * Reads every report out of a kernel log, in order, from a stream of lines. Feed lines with `push`; `reports` may be read at
+ * any time. The rules are a table of line patterns, because reports differ between kernels in order and wording, and because
+ * lines of several CPUs may be interleaved.
+ */
+export class CrashReader {
+  readonly reports: CrashReport[] = [];
+  #open: CrashReport | undefined;
+  #inTrace = false;
+
+  /** True once a crash (not a mere warning) was reported and its report has ended. */
+  get crashComplete(): boolean {
+    return this.crash !== undefined && this.#open === undefined;
+  }
+
+  /** The first report that is a crash. What follows a crash is its consequence. */
+  get crash(): CrashReport | undefined {
+    return this.reports.find((report) => report.kind !== 'warning');
+  }
+
+  push(line: LogLine): void {
+    const { text } = line;
+    this.#start(line);
+    const report = this.#open;
+    if (!report) return;
+    report.lastLine = line.number;
+    if (line.broken) report.interleaved ||= !report.stackComplete;
+    this.#header(report, text);
+    this.#trace(report, text);
+    if (END.test(text) && report.line !== line.number) {
+      report.stackComplete ||= this.#inTrace || report.stack.length > 0;
+      this.#close();
+    }
+  }
+
+  #start(line: LogLine): void {
+    const { text } = line;
+    if (USERCOPY_ANY.test(text)) {
+      const message = usercopyMessage(text);
+      const report = this.#begin('usercopy', line);
+      if (message) report.usercopy = message;
+      return;
+    }
+    const bug = BUG_AT.exec(text);
+    if (bug || BUG_CUT.test(text)) {
+      const belongs = this.#open?.kind === 'usercopy' && !this.#open.bug && this.#open.stack.length === 0;
+      const report = belongs && this.#open ? this.#open : this.#begin('bug', line);
+      if (bug) report.bug = { file: bug[1] ?? '', line: Number(bug[2]) };
+      return;
+    }
+    if (WARNING.test(text) || WARNING_NEW.test(text)) this.#begin('warning', line);
+    else if (LOCKUP.test(text)) this.#begin('warning', line);
+    else if (OOPS.test(text) && !this.#crashOpen()) this.#begin('oops', line);
+    else if (PANIC.test(text) && !this.#crashOpen() && !this.crash) this.#begin('panic', line);
+  }
+
+  #crashOpen(): boolean {
+    return this.#open !== undefined && this.#open.kind !== 'warning';
+  }
+
+  #begin(kind: CrashKind, line: LogLine): CrashReport {
+    const interrupted = this.#open !== undefined && !this.#open.stackComplete;
+    if (this.#open && interrupted) this.#open.interleaved = true;
+    const report: CrashReport = {
+      kind,
+      title: line.text.trim(),
+      line: line.number,
+      lastLine: line.number,
+      stack: [],
+      stackComplete: false,
+      interleaved: interrupted || line.broken,
+    };
+    this.reports.push(report);
+    this.#inTrace = false;
+    // A warning that breaks into a crash must not take the crash's remaining lines: the crash stays open, marked.
+    if (kind === 'warning' && this.#crashOpen()) return report;
+    this.#open = report;
+    return report;
+  }
+
+  #header(report: CrashReport, text: string): void {
+    const header = HEADER.exec(text);
+    if (header) {
+      const [, cpu, pid, comm, tainted, release] = header;
+      if (report.pid !== undefined && report.pid !== Number(pid)) {
+        report.interleaved ||= !report.stackComplete;
+        return;
+      }
+      report.cpu = Number(cpu);
+      report.pid = Number(pid);
+      report.comm = comm ?? '';
+      report.tainted =
+        tainted === 'Not tainted' ? '' : (tainted ?? '').replace(/^Tainted: /, '').replace(/\s+/g, ' ');
+      report.release = release ?? '';
+    }
+    const rip = RIP.exec(text);
+    if (rip?.[1] && report.rip === undefined) report.rip = rip[1];
+  }
+
+  #trace(report: CrashReport, text: string): void {
+    if (/^Call Trace:/.test(text)) {
+      if (this.#inTrace && report.stack.length > 0) report.interleaved = true;
+      this.#inTrace = !report.stackComplete;
+      return;
+    }
+    if (!this.#inTrace) return;
+    if (TRACE_END.test(text)) {
+      this.#inTrace = false;
+      report.stackComplete = true;
+      return;
+    }
+    const entry = TRACE_ENTRY.exec(text);
+    if (entry?.[2] && !entry[1]) report.stack.push(entry[2]);
+  }
+
+  #close(): void {
+    this.#open = undefined;
+    this.#inTrace = false;
+  }
+}

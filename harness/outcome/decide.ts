@@ -1,0 +1,148 @@
+import type { LogVerdict } from './classify.js';
+import type { GuestFacts } from './guest-facts.js';
+import type { GuestMarkers } from './guest-markers.js';
+import type { Outcome } from './outcome-schema.js';
+
+/** Why a trial was ended. */
+export type TrialEnd =
+  | { why: 'crashed' }
+  | { why: 'finished' }
+  | { why: 'step-failed' }
+  | { why: 'silent'; seconds: number }
+  | { why: 'stalled'; seconds: number }
+  | { why: 'exited'; words: string }
+  | { why: 'not-started'; message: string }
+  | { why: 'left' }
+  | { why: 'interrupted' };
+
+export interface Decision {
+  outcome: Outcome;
+  reason: string;
+  corrupted: boolean;
+}
+
+/** What a trial asked the guest to be; the facts that come back must agree. */
+export interface Expected {
+  hardenedUsercopy: 'on' | 'off';
+  release: string;
+  module: { srcversion: string | null; buildId: string | null };
+  sectorSize: number;
+  blockSize: number;
+  nomerges: number;
+  headerDigest: 'None' | 'CRC32C';
+  dataDigest: 'None' | 'CRC32C';
+  slubMinOrder: number | null;
+  onlineCpus: number;
+  /** Merged two-sector writes that each cycle must have issued, or the workload did not try what it should. */
+  minMergedPerCycle: number;
+}
+
+/**
+ * The outcome of a trial. The serial console decides; how the trial ended only tells what its silence means. `survived` is given
+ * last and only against proof: the workload said that it ended, it wrote, and the guest was what the scenario asked for.
+ */
+export function decideOutcome(
+  log: LogVerdict,
+  markers: GuestMarkers,
+  guest: GuestFacts | null,
+  expected: Expected,
+  end: TrialEnd,
+): Decision {
+  const decide = (outcome: Outcome, reason: string, corrupted = false): Decision => ({
+    outcome,
+    reason,
+    corrupted,
+  });
+  const mismatch = guest ? guestMismatch(guest, expected) : null;
+
+  if (log.outcome !== 'no-crash') {
+    if (markers.phase === 'boot' && /Unable to mount root|No working init|no init found/i.test(log.reason))
+      return decide('no-boot', log.reason);
+    if (log.outcome === 'reproduced' && mismatch)
+      return decide('infra-error', `it panicked, but the guest was not as asked: ${mismatch}`);
+    return decide(log.outcome, log.reason, log.corrupted);
+  }
+  if (end.why === 'interrupted') return decide('infra-error', `interrupted in phase ${markers.phase}`);
+  if (end.why === 'not-started') return decide('infra-error', end.message);
+  if (markers.failure !== undefined)
+    return decide('infra-error', `a step failed in the guest: ${markers.failure}`);
+  switch (end.why) {
+    case 'silent':
+    case 'stalled': {
+      const what = end.why === 'silent' ? 'no output' : 'no progress';
+      const outcome = markers.phase === 'boot' ? 'no-boot' : 'hung';
+      return decide(outcome, `${what} for ${end.seconds} s in phase ${markers.phase}`);
+    }
+    case 'exited':
+      return decide('infra-error', `QEMU ended in phase ${markers.phase}: ${end.words || 'it said nothing'}`);
+    case 'left':
+      return decide('infra-error', `the guest was left in phase ${markers.phase} before its workload ended`);
+    case 'crashed':
+      return decide('other-crash', 'the crash report cannot be read', true);
+    case 'step-failed':
+    case 'finished':
+      break;
+  }
+  if (!markers.finished) return decide('infra-error', 'the workload did not say that it ended');
+  if (!guest) return decide('infra-error', 'nothing was read back from the guest');
+  if (mismatch) return decide('infra-error', `the guest was not as asked: ${mismatch}`);
+  const { work } = markers;
+  if (!work || work.cycles < 1 || work.bytesWritten < 1)
+    return decide('infra-error', 'the workload wrote nothing to the LUN, so it proves nothing');
+  if (work.mergedTwoSectorWrites < work.cycles * expected.minMergedPerCycle)
+    return decide(
+      'infra-error',
+      `the workload issued ${work.mergedTwoSectorWrites} merged two-sector writes in ${work.cycles} cycles, not ${expected.minMergedPerCycle} a cycle: it did not try the trigger`,
+    );
+  // Warnings of the boot, before the module under test was loaded, are not this trial's.
+  const warning = log.warnings.find((entry) => entry.line > markers.firstLine);
+  if (warning) return decide('warned', warning.text);
+  return decide(
+    'survived',
+    `${work.cycles} cycles, ${work.mergedTwoSectorWrites} merged two-sector writes, no crash`,
+  );
+}
+
+/** First difference between what was asked for and what the guest had, or null. */
+export function guestMismatch(guest: GuestFacts, expected: Expected): string | null {
+  const digest = (value: string | undefined): string =>
+    value === '1' ? 'CRC32C' : value === '0' ? 'None' : `${value}`;
+  const orders = Object.values(guest.slabs).map((slab) => slab.order);
+  const pairs: [string, unknown, unknown][] = [
+    ['kernel release', guest.release, expected.release],
+    ['hardened_usercopy', guest.hardenedUsercopy, expected.hardenedUsercopy],
+    ['sector size', guest.filesystem.sectorSize, expected.sectorSize],
+    ['filesystem block size', guest.filesystem.blockSize, expected.blockSize],
+    ['nomerges', guest.block.nomerges, expected.nomerges],
+    ['header digest', digest(guest.iscsi.header_digest), expected.headerDigest],
+    ['data digest', digest(guest.iscsi.data_digest), expected.dataDigest],
+    ['online CPUs', countCpus(guest.cpus.online), expected.onlineCpus],
+    ...(expected.module.buildId === null
+      ? ([['module srcversion', guest.module.srcversion, expected.module.srcversion]] as [
+          string,
+          unknown,
+          unknown,
+        ][])
+      : ([['module build id', guest.module.buildId, expected.module.buildId]] as [
+          string,
+          unknown,
+          unknown,
+        ][])),
+  ];
+  for (const [name, found, wanted] of pairs)
+    if (found !== wanted) return `${name} is ${found ?? 'unknown'}, not ${wanted}`;
+  const { slubMinOrder } = expected;
+  if (slubMinOrder !== null && (orders.length === 0 || Math.min(...orders) < slubMinOrder))
+    return `slab order is ${orders.length === 0 ? 'unknown' : Math.min(...orders)}, not at least ${slubMinOrder}`;
+  return null;
+}
+
+/** Number of CPUs in a kernel CPU list such as `0-3,5`. */
+function countCpus(list: string | null): number {
+  let count = 0;
+  for (const part of (list ?? '').split(',')) {
+    const [from = '', to = from] = part.split('-');
+    if (from !== '') count += Number(to) - Number(from) + 1;
+  }
+  return count;
+}

@@ -1,0 +1,50 @@
+import * as z from 'zod';
+import { guestSchema } from './guest-facts.js';
+import { phases } from './guest-markers.js';
+import { signatureSchema } from './signature.js';
+
+export const outcomes = [
+  'reproduced',
+  'other-crash',
+  'warned',
+  'survived',
+  'hung',
+  'no-boot',
+  'infra-error',
+] as const;
+export type Outcome = (typeof outcomes)[number];
+
+const seconds = z.number().describe('seconds');
+
+/** outcome.json: everything that is known of one trial. */
+export const outcomeSchema = z
+  .object({
+    schemaVersion: z.literal(1),
+    kernel: z.string(),
+    module: z.string(),
+    scenario: z.string(),
+    trial: z.int().describe('number of the trial in its cell, from 1'),
+    seed: z.int().describe('repeats the workload of this trial'),
+    outcome: z.enum(outcomes),
+    reason: z.string().describe('one line: why this outcome'),
+    signature: signatureSchema.nullable(),
+    corrupted: z
+      .boolean()
+      .describe('the crash report is too damaged to tell; the trial counts neither for nor against'),
+    interrupted: z.boolean().describe('the user stopped the run during this trial'),
+    phase: z.enum(phases).describe('how far the trial came'),
+    timings: z
+      .record(z.string(), seconds)
+      .describe('seconds from the start of QEMU: when each phase began, and `outcome`'),
+    accel: z.enum(['kvm', 'tcg']),
+    guest: guestSchema.nullable(),
+    workload: z
+      .object({ cycles: z.int(), bytesWritten: z.int(), mergedTwoSectorWrites: z.int() })
+      .nullable()
+      .describe('proof of work'),
+    evidence: z.array(z.object({ file: z.string(), line: z.int(), text: z.string() })),
+    warnings: z.array(z.object({ file: z.string(), line: z.int(), text: z.string() })),
+  })
+  .meta({ id: 'outcome' });
+
+export type TrialOutcome = z.infer<typeof outcomeSchema>;

@@ -1,0 +1,70 @@
+import { randomBytes } from 'node:crypto';
+import { mkdir, rm, statfs } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { firstLine, hasErrno, UsageError } from '../base/errors.js';
+import { writeFileAtomic, writeJson } from '../base/files.js';
+import type { RunDocument } from './run-schema.js';
+
+/** Bytes that a run without dumps needs at least: logs and JSON of a few trials. */
+const MIN_FREE_BYTES = 64 * 2 ** 20;
+
+/** A run's folder under results/. Folders are 0700, files 0600: logs and dumps are copies of a machine's memory. */
+export class RunFolder {
+  readonly id: string;
+  readonly path: string;
+
+  private constructor(id: string, path: string) {
+    this.id = id;
+    this.path = path;
+  }
+
+  /** Makes a new folder `<UTC time>-<short id>`. Throws UsageError if the results folder cannot take it or is full. */
+  static async create(results: string): Promise<RunFolder> {
+    const base = resolve(results);
+    const stamp = new Date()
+      .toISOString()
+      .replace(/[-:]/g, '')
+      .replace(/\.\d+Z$/, 'Z');
+    const id = `${stamp}-${randomBytes(3).toString('hex')}`;
+    const path = join(base, id);
+    try {
+      await mkdir(base, { recursive: true });
+      await mkdir(path, { mode: 0o700 });
+      await writeFileAtomic(join(path, '.probe'), Buffer.alloc(4096));
+      await rm(join(path, '.probe'));
+    } catch (error) {
+      await rm(path, { recursive: true, force: true }).catch(() => {});
+      const why = hasErrno(error, 'ENOSPC') ? 'it is full' : firstLine(error);
+      throw new UsageError('bad-results', `--results ${results}: cannot be written to (${why})`, error);
+    }
+    const { bavail, bsize } = await statfs(path);
+    if (bavail * bsize < MIN_FREE_BYTES) {
+      await rm(path, { recursive: true, force: true });
+      const free = Math.floor((bavail * bsize) / 2 ** 20);
+      throw new UsageError(
+        'results-full',
+        `--results ${results}: only ${free} MiB free, ${MIN_FREE_BYTES / 2 ** 20} MiB needed`,
+      );
+    }
+    return new RunFolder(id, path);
+  }
+
+  /** Makes the folder of one trial and returns its path relative to the run's. */
+  async trial(cell: { kernel: string; module: string; scenario: string }, trial: number): Promise<string> {
+    const name = [cell.kernel, cell.module, cell.scenario]
+      .map((part) => part.replace(/[^\w.@-]/g, '_'))
+      .join('+');
+    const relative = join('cells', name, `trial-${String(trial).padStart(3, '0')}`);
+    await mkdir(join(this.path, relative), { recursive: true, mode: 0o700 });
+    return relative;
+  }
+
+  /** Removes the folder of a run that never came to a trial. */
+  discard(): Promise<void> {
+    return rm(this.path, { recursive: true, force: true });
+  }
+
+  save(document: RunDocument): Promise<void> {
+    return writeJson(join(this.path, 'run.json'), document);
+  }
+}

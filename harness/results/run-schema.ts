@@ -1,0 +1,58 @@
+import * as z from 'zod';
+import { outcomeSchema } from '../outcome/outcome-schema.js';
+import { verdictSchema } from '../scenario/load-matrix.js';
+
+const cellSchema = z.object({
+  kernel: z.string(),
+  module: z.string(),
+  scenario: z.string(),
+  verdict: verdictSchema.nullable().describe('null while the cell has not been judged'),
+  reason: z.string().describe('one line: what the verdict rests on'),
+  warnings: z.array(z.string()).describe('what a reader must know before trusting the verdict'),
+  expected: z.object({ verdict: verdictSchema, why: z.string() }).optional(),
+  kernelInfo: z
+    .object({
+      release: z.string(),
+      version: z.string(),
+      origin: z.string(),
+      packages: z.array(z.object({ name: z.string(), version: z.string() })),
+    })
+    .nullable(),
+  moduleInfo: z
+    .object({ vermagic: z.string(), srcversion: z.string().nullable(), buildId: z.string().nullable() })
+    .nullable(),
+  scenarioDefinition: z
+    .record(z.string(), z.unknown())
+    .nullable()
+    .describe('the scenario with all defaults filled in'),
+  wantedTrials: z.int(),
+  durationSeconds: z.number(),
+  trials: z.array(outcomeSchema.extend({ folder: z.string().describe("relative to run.json's folder") })),
+});
+
+/** run.json: what one command did. */
+export const runSchema = z
+  .object({
+    schemaVersion: z.literal(1),
+    run: z.string().describe("the run's id, which is its folder's name"),
+    command: z.string(),
+    startedAt: z.string().describe('ISO 8601, UTC'),
+    finishedAt: z.string().nullable().describe('null while the run goes on, or if it was killed'),
+    durationSeconds: z.number(),
+    interrupted: z.boolean(),
+    host: z.object({
+      hostname: z.string(),
+      kernel: z.string(),
+      cpus: z.int(),
+      memoryMiB: z.int(),
+      accel: z.enum(['kvm', 'tcg']),
+      accelReason: z.string(),
+    }),
+    versions: z.object({ loopanic: z.string(), node: z.string(), qemu: z.string() }),
+    image: z.object({ name: z.string(), key: z.string() }),
+    cells: z.array(cellSchema),
+  })
+  .meta({ id: 'run' });
+
+export type RunDocument = z.infer<typeof runSchema>;
+export type RunCell = RunDocument['cells'][number];

@@ -1,0 +1,119 @@
+import * as z from 'zod';
+
+const digest = z.enum(['None', 'CRC32C']);
+
+/** A scenario file: what happens in the guest. Sizes carry their unit in the key; seconds are wall clock. */
+export const scenarioSchema = z
+  .strictObject({
+    summary: z.string().min(1).describe('one line: what this scenario tries'),
+    receiver: z.string().min(1).max(15).default('tgtd').describe('Comm of the process whose read must crash'),
+    vm: z
+      .strictObject({
+        cpus: z.int().min(1).max(64).default(1).describe('online CPUs'),
+        possibleCpus: z
+          .int()
+          .min(1)
+          .max(255)
+          .optional()
+          .describe('CPUs that could be plugged in; SLUB sizes slabs by them'),
+        pinCpu: z.int().min(0).optional().describe('CPU that the trial is bound to'),
+        memoryMiB: z.int().min(512).max(1048576).default(1024),
+      })
+      .prefault({}),
+    kernel: z
+      .strictObject({
+        hardenedUsercopy: z.enum(['on', 'off']).default('on'),
+        slubMinOrder: z.int().min(0).max(5).optional().describe('slub_min_order on the kernel command line'),
+        extraArgs: z
+          .array(z.string().regex(/^\S+$/, 'must be one word of the kernel command line'))
+          .default([]),
+      })
+      .prefault({}),
+    lun: z.strictObject({ sizeGiB: z.int().min(1).max(1024).default(16) }).prefault({}),
+    filesystem: z
+      .strictObject({
+        sectorSize: z
+          .union([z.literal(512), z.literal(4096)])
+          .default(512)
+          .describe('bytes'),
+        blockSize: z
+          .union([z.literal(1024), z.literal(2048), z.literal(4096)])
+          .default(4096)
+          .describe('bytes'),
+        allocationGroups: z.int().min(1).max(512).default(128),
+      })
+      .prefault({}),
+    iscsi: z
+      .strictObject({
+        headerDigest: digest.default('None'),
+        dataDigest: digest.default('None'),
+        immediateData: z.enum(['Yes', 'No']).default('Yes'),
+      })
+      .prefault({}),
+    block: z
+      .strictObject({ nomerges: z.union([z.literal(0), z.literal(1), z.literal(2)]).default(0) })
+      .prefault({}),
+    workload: z.strictObject({
+      name: z.string().regex(/^[a-z][a-z0-9-]*$/, 'must be the name of a folder in scenarios/workloads'),
+      cycles: z.int().min(1).max(10000).describe('cycles after which a guest that still runs has survived'),
+      minMergedPerCycle: z
+        .int()
+        .min(0)
+        .default(1)
+        .describe('merged two-sector writes without which a cycle proves nothing'),
+      shuffleObjects: z
+        .int()
+        .min(0)
+        .max(100000)
+        .default(0)
+        .describe('objects to deal a free list anew with; 0: never'),
+      shuffleSize: z.int().min(1).max(32000).default(440).describe('payload bytes of each such object'),
+    }),
+    limits: z
+      .strictObject({
+        silenceSeconds: z
+          .number()
+          .min(1)
+          .default(60)
+          .describe('no byte from the guest for so long: it hangs'),
+        stallSeconds: z
+          .number()
+          .min(1)
+          .default(180)
+          .describe('heartbeats, but no new phase or cycle for so long: it hangs'),
+      })
+      .prefault({}),
+  })
+  .superRefine((scenario, context) => {
+    const { cpus, possibleCpus, pinCpu } = scenario.vm;
+    if (possibleCpus !== undefined && possibleCpus < cpus)
+      context.addIssue({
+        code: 'custom',
+        path: ['vm', 'possibleCpus'],
+        message: `must be at least vm.cpus (${cpus})`,
+      });
+    if (pinCpu !== undefined && pinCpu >= cpus)
+      context.addIssue({
+        code: 'custom',
+        path: ['vm', 'pinCpu'],
+        message: `must be below vm.cpus (${cpus})`,
+      });
+    const perGroup = (scenario.lun.sizeGiB * 1024) / scenario.filesystem.allocationGroups;
+    if (perGroup < 16)
+      context.addIssue({
+        code: 'custom',
+        path: ['filesystem', 'allocationGroups'],
+        message: `XFS needs 16 MiB a group; lun.sizeGiB ${scenario.lun.sizeGiB} has room for ${scenario.lun.sizeGiB * 64}`,
+      });
+  });
+
+export type ScenarioFile = z.output<typeof scenarioSchema>;
+
+/** A scenario by its name, with all defaults filled in. */
+export type Scenario = ScenarioFile & { name: string };
+
+/** A scenario and where its workload's guest scripts are on this host. */
+export interface LoadedScenario {
+  scenario: Scenario;
+  workloadDir: string;
+}

@@ -1,0 +1,200 @@
+import { readFile } from 'node:fs/promises';
+import { cpus, hostname, release, totalmem } from 'node:os';
+import { basename, join } from 'node:path';
+import { execa } from 'execa';
+import { interruptible } from '../base/errors.js';
+import { sweepScratch } from '../base/files.js';
+import { packageRoot } from '../base/paths.js';
+import type { Progress } from '../base/progress.js';
+import { needProgram, tools } from '../host/tools.js';
+import { ensureModulesArchive } from '../image/kernel-modules.js';
+import { ensureLun } from '../image/lun.js';
+import { ensureUserland } from '../image/userland.js';
+import { catalogueEntry, ensureKernel } from '../kernel/catalogue.js';
+import { checkModuleId, ensureModule } from '../module/module.js';
+import { RunFolder } from '../results/run-folder.js';
+import type { RunCell, RunDocument } from '../results/run-schema.js';
+import type { MatrixCell } from '../scenario/load-matrix.js';
+import { loadScenario } from '../scenario/load-scenario.js';
+import type { LoadedScenario, Scenario } from '../scenario/scenario-schema.js';
+import { type CellParts, newSeed, planTrial } from '../trial/plan.js';
+import { type Attendance, runTrial } from '../trial/run-trial.js';
+import { judgeCell } from '../verdict/cell-verdict.js';
+import { type AccelChoice, chooseAccel } from '../vm/accel.js';
+import type { Accel } from '../vm/qemu-args.js';
+
+/** What a command wants to be run. */
+export interface RunRequest {
+  command: string;
+  cells: MatrixCell[];
+  image: string;
+  trials: number;
+  results: string;
+  accel: 'auto' | Accel;
+  /** Repeats a trial exactly; otherwise each trial draws its own. */
+  seed?: number;
+  /** Changes what the scenario file says. */
+  adjust?: (scenario: Scenario) => Scenario;
+  attendance?: Attendance;
+  onConsole?: (chunk: Buffer) => void;
+}
+
+export interface RunResult {
+  document: RunDocument;
+  folder: string;
+}
+
+/**
+ * Prepares and runs all trials of all cells, one after the other. Names are checked and every part is built before the first VM boots;
+ * run.json is saved after every trial. Throws UsageError for bad input and InfraError if a part cannot be had.
+ */
+export async function executeRun(
+  request: RunRequest,
+  signal: AbortSignal,
+  progress: Progress,
+): Promise<RunResult> {
+  await sweepScratch();
+  const loaded = await checkNames(request);
+  for (const { program } of tools)
+    if (['qemu-system-x86_64', 'setpriv', 'cpio'].includes(program)) await needProgram(program);
+  const folder = await RunFolder.create(request.results);
+  const { parts, document } = await interruptible(
+    prepare(request, folder.id, loaded, progress),
+    signal,
+  ).catch(async (error: unknown) => {
+    await folder.discard();
+    throw error;
+  });
+  const started = performance.now();
+  const seconds = (from: number): number => Math.round(performance.now() - from) / 1000;
+  await folder.save(document);
+  for (const [index, cell] of document.cells.entries()) {
+    const cellStarted = performance.now();
+    for (let number = 1; number <= cell.wantedTrials && !signal.aborted; number++) {
+      const relative = await folder.trial(cell, number);
+      const plan = await planTrial(parts[index] as CellParts, number, request.seed ?? newSeed());
+      const title = `${cell.kernel} ${cell.module} ${cell.scenario} trial ${number}/${cell.wantedTrials}`;
+      const outcome = await progress.step(title, (update) =>
+        runTrial(
+          plan,
+          join(folder.path, relative),
+          signal,
+          { onStatus: update, ...(request.onConsole ? { onConsole: request.onConsole } : {}) },
+          request.attendance,
+        ),
+      );
+      cell.trials.push({ ...outcome, folder: relative });
+      Object.assign(cell, judgeCell(cell.trials, cell.wantedTrials), {
+        durationSeconds: seconds(cellStarted),
+      });
+      Object.assign(document, { durationSeconds: seconds(started), interrupted: signal.aborted });
+      await folder.save(document);
+    }
+  }
+  Object.assign(document, { finishedAt: new Date().toISOString(), interrupted: signal.aborted });
+  await folder.save(document);
+  return { document, folder: folder.path };
+}
+
+/** Fetches and builds everything that the run needs. */
+async function prepare(
+  request: RunRequest,
+  id: string,
+  loaded: LoadedScenario[],
+  progress: Progress,
+): Promise<{ parts: CellParts[]; document: RunDocument }> {
+  const parts: CellParts[] = [];
+  let accel: AccelChoice | undefined;
+  const userland = await ensureUserland(request.image, progress);
+  for (const [index, cell] of request.cells.entries()) {
+    const kernel = await ensureKernel(cell.kernel, progress);
+    const module = await ensureModule(cell.module, kernel, progress);
+    accel ??= await chooseAccel(request.accel, kernel.vmlinuz);
+    const scenario = loaded[index] as LoadedScenario;
+    parts.push({
+      kernel,
+      module,
+      loaded: scenario,
+      accel: accel.accel,
+      userland: userland.archive,
+      modules: await ensureModulesArchive(kernel),
+      lun: await ensureLun(scenario.scenario, kernel),
+    });
+  }
+  const choice = accel ?? { accel: 'tcg', reason: 'no cell' };
+  return { parts, document: await newDocument(request, id, choice, userland.archive, parts) };
+}
+
+/** Every name of every cell, before anything is fetched, built or booted. */
+async function checkNames(request: RunRequest): Promise<LoadedScenario[]> {
+  const loaded: LoadedScenario[] = [];
+  for (const cell of request.cells) {
+    const entry = await loadScenario(cell.scenario);
+    loaded.push({ ...entry, scenario: request.adjust?.(entry.scenario) ?? entry.scenario });
+    await catalogueEntry(cell.kernel);
+    await checkModuleId(cell.module);
+  }
+  return loaded;
+}
+
+async function newDocument(
+  request: RunRequest,
+  id: string,
+  accel: AccelChoice,
+  userland: string,
+  parts: CellParts[],
+): Promise<RunDocument> {
+  const { stdout } = await execa(await needProgram('qemu-system-x86_64'), ['--version']);
+  const { version } = JSON.parse(await readFile(join(packageRoot, 'package.json'), 'utf8')) as {
+    version: string;
+  };
+  return {
+    schemaVersion: 1,
+    run: id,
+    command: request.command,
+    startedAt: new Date().toISOString(),
+    finishedAt: null,
+    durationSeconds: 0,
+    interrupted: false,
+    host: {
+      hostname: hostname(),
+      kernel: release(),
+      cpus: cpus().length,
+      memoryMiB: Math.floor(totalmem() / 2 ** 20),
+      accel: accel.accel,
+      accelReason: accel.reason,
+    },
+    versions: { loopanic: version, node: process.versions.node, qemu: stdout.split('\n')[0] ?? '' },
+    image: { name: request.image, key: basename(userland, '.cpio') },
+    cells: request.cells.map((cell, index) => newCell(cell, request.trials, parts[index] as CellParts)),
+  };
+}
+
+function newCell(cell: MatrixCell, trials: number, parts: CellParts): RunCell {
+  const { kernel, module, loaded } = parts;
+  const { name: _, ...definition } = loaded.scenario;
+  return {
+    kernel: kernel.id,
+    module: module.id,
+    scenario: loaded.scenario.name,
+    verdict: null,
+    reason: 'not run',
+    warnings: [],
+    ...(cell.expected ? { expected: cell.expected } : {}),
+    kernelInfo: {
+      release: kernel.release,
+      version: kernel.version,
+      origin: kernel.origin,
+      packages: kernel.packages,
+    },
+    moduleInfo: {
+      vermagic: module.info.vermagic,
+      srcversion: module.info.srcversion,
+      buildId: module.info.buildId,
+    },
+    scenarioDefinition: definition,
+    wantedTrials: trials,
+    durationSeconds: 0,
+    trials: [],
+  };
+}

@@ -1,0 +1,199 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { firstLine } from '../base/errors.js';
+import { writeJson } from '../base/files.js';
+import { classifyLog } from '../outcome/classify.js';
+import { CrashReader } from '../outcome/crash-report.js';
+import { decideOutcome, type TrialEnd } from '../outcome/decide.js';
+import { FactReader } from '../outcome/guest-facts.js';
+import { GuestMarkers, LineSplitter } from '../outcome/guest-markers.js';
+import type { TrialOutcome } from '../outcome/outcome-schema.js';
+import { makeSshKeys, type SshKeys } from '../vm/ssh.js';
+import { type RunningVm, startVm } from '../vm/vm.js';
+import { openInitramfs } from './payload.js';
+import { kernelArgs, type TrialPlan } from './plan.js';
+import { Watchdog } from './watchdog.js';
+
+/** A person's wishes for one trial. */
+export interface Attendance {
+  /** Hold the guest before its workload, with everything mounted, until someone starts it there. */
+  hold: boolean;
+  /** Called once the guest's ssh server should be up, with the running VM. The trial ends when the promise settles, if not before. */
+  attend?: (guest: AttendedGuest) => Promise<void>;
+  /** Keep even a guest that crashed or failed until `attend` settles; one whose workload ended is kept in any case. */
+  keep: boolean;
+}
+
+export interface AttendedGuest {
+  vm: RunningVm;
+  keys: SshKeys;
+  /** The trial's folder. */
+  dir: string;
+}
+
+export interface TrialCallbacks {
+  /** What the trial is doing, for progress. */
+  onStatus?: (text: string) => void;
+  /** Every chunk of the serial console. */
+  onConsole?: (chunk: Buffer) => void;
+}
+
+/** A report that does not end (the guest died while printing it) is taken as it is after so many seconds without a byte. */
+const CRASH_QUIET_SECONDS = 5;
+
+/**
+ * Runs one trial in `dir` (which exists and is empty) and leaves serial.log, guest.log, qemu.log and outcome.json there. Never throws for what
+ * happens to the guest: that is an outcome. `signal` ends the trial; what is known by then is saved.
+ */
+export async function runTrial(
+  plan: TrialPlan,
+  dir: string,
+  signal: AbortSignal,
+  callbacks: TrialCallbacks = {},
+  attendance: Attendance = { hold: false, keep: false },
+): Promise<TrialOutcome> {
+  const markers = new GuestMarkers(plan.token);
+  const facts = new FactReader(plan.token);
+  const started = performance.now();
+  const since = (): number => Math.round(performance.now() - started) / 1000;
+  const timings: Record<string, number> = {};
+  const end = await watch(plan, dir, signal, callbacks, attendance, { markers, facts, since, timings });
+  timings.outcome ??= since();
+
+  const log = classifyLog(
+    await readFile(join(dir, 'serial.log'), 'latin1').catch(() => ''),
+    plan.scenario.receiver,
+  );
+  const guest = facts.facts(plan.hardenedUsercopyBuilt);
+  const decision = decideOutcome(log, markers, guest, plan.expected, end);
+  const cite = (entry: { line: number; text: string }): TrialOutcome['evidence'][number] => ({
+    file: 'serial.log',
+    ...entry,
+  });
+  const outcome: TrialOutcome = {
+    schemaVersion: 1,
+    kernel: plan.kernel,
+    module: plan.module,
+    scenario: plan.scenario.name,
+    trial: plan.trial,
+    seed: plan.seed,
+    ...decision,
+    signature: log.signature,
+    interrupted: end.why === 'interrupted',
+    phase: markers.phase,
+    timings,
+    accel: plan.accel,
+    guest,
+    workload: markers.work ?? null,
+    evidence: log.evidence.map(cite),
+    warnings: log.warnings.map(cite),
+  };
+  await writeJson(join(dir, 'outcome.json'), outcome);
+  return outcome;
+}
+
+interface Observed {
+  markers: GuestMarkers;
+  facts: FactReader;
+  since: () => number;
+  timings: Record<string, number>;
+}
+
+/** Boots the guest and watches it until there is a reason to end the trial. The VM is gone when this returns. */
+async function watch(
+  plan: TrialPlan,
+  dir: string,
+  signal: AbortSignal,
+  callbacks: TrialCallbacks,
+  attendance: Attendance,
+  { markers, facts, since, timings }: Observed,
+): Promise<TrialEnd> {
+  if (signal.aborted) return { why: 'interrupted' };
+  let finish: (end: TrialEnd) => void = () => {};
+  const ended = new Promise<TrialEnd>((resolve) => {
+    finish = resolve;
+  });
+  const { limits } = plan.scenario;
+  const watchdog = new Watchdog(limits, (end) => finish(end));
+  const crashes = new CrashReader();
+  const enter = (): void => {
+    timings[markers.phase] ??= since();
+    const { work } = markers;
+    callbacks.onStatus?.(
+      markers.phase + (work && markers.phase === 'workload' ? `, cycle ${work.cycles} done` : ''),
+    );
+  };
+  const console = new LineSplitter((line) => {
+    crashes.push(line);
+    if (markers.push(line)) {
+      watchdog.progress();
+      enter();
+      if (markers.failure !== undefined) finish({ why: 'step-failed' });
+      else if (markers.finished) finish({ why: 'finished' });
+      watchdog.attended = markers.holding;
+    } else if (markers.phase === 'boot') watchdog.progress();
+    if (crashes.crash) {
+      watchdog.crashed(CRASH_QUIET_SECONDS);
+      if (crashes.crashComplete) finish({ why: 'crashed' });
+    }
+  });
+  const guestLog = new LineSplitter((line) => facts.push(line.text));
+  const onAbort = (): void => finish({ why: 'interrupted' });
+  signal.addEventListener('abort', onAbort);
+
+  try {
+    const keys = makeSshKeys();
+    await using initramfs = await openInitramfs(plan, keys, attendance.hold);
+    const { scenario } = plan;
+    callbacks.onStatus?.('boot');
+    await using vm = await startVm(
+      {
+        accel: plan.accel,
+        cpus: scenario.vm.cpus,
+        ...(scenario.vm.possibleCpus === undefined ? {} : { possibleCpus: scenario.vm.possibleCpus }),
+        memoryMiB: scenario.vm.memoryMiB,
+        kernel: plan.files.kernel,
+        initrdFd: initramfs.fd,
+        kernelArgs: kernelArgs(plan),
+        disk: plan.files.lun,
+      },
+      { console: join(dir, 'serial.log'), guest: join(dir, 'guest.log'), qemu: join(dir, 'qemu.log') },
+      {
+        onConsole: (chunk) => {
+          watchdog.sign('console');
+          console.push(chunk);
+          callbacks.onConsole?.(chunk);
+        },
+        onGuestLog: (chunk) => {
+          watchdog.sign('guest');
+          guestLog.push(chunk);
+        },
+      },
+    );
+    watchdog.start();
+    vm.exited.then(({ words }) => finish({ why: 'exited', words }));
+    const attended = attendance.attend?.({ vm, keys, dir });
+    attended?.then(
+      () => finish({ why: 'left' }),
+      (error: unknown) => finish({ why: 'not-started', message: firstLine(error) }),
+    );
+    const end = await ended;
+    timings.outcome = since();
+    watchdog.stop();
+    const stays = attendance.keep
+      ? !['interrupted', 'exited', 'left'].includes(end.why)
+      : end.why === 'finished';
+    if (attended && stays) await Promise.race([attended.catch(() => {}), vm.exited, aborted(signal)]);
+    return end;
+  } catch (error) {
+    return { why: 'not-started', message: firstLine(error) };
+  } finally {
+    watchdog.stop();
+    signal.removeEventListener('abort', onAbort);
+  }
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+}

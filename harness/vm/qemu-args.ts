@@ -1,0 +1,56 @@
+/** How the guest's instructions are executed. */
+export type Accel = 'kvm' | 'tcg';
+
+/** Everything that QEMU needs to know. Paths are the host's. */
+export interface VmSpec {
+  accel: Accel;
+  cpus: number;
+  /** CPUs that could be plugged in, if more than `cpus`. */
+  possibleCpus?: number;
+  memoryMiB: number;
+  kernel: string;
+  initrd: string;
+  kernelArgs: string[];
+  /** Raw disk for the guest's /dev/vda; guests write to a snapshot that is gone with QEMU. */
+  disk?: string;
+}
+
+/** File descriptors that QEMU inherits: its control channel and the guest's two serial ports. */
+export const FD = { qmp: 3, console: 4, guestLog: 5 } as const;
+
+/**
+ * QEMU's arguments for a guest. The guest's network is user mode with `restrict=on`: nothing leaves it but answers to the one
+ * forwarded port on 127.0.0.1, whose number QEMU chooses. `logs` are appended to by QEMU itself, so they survive the harness.
+ */
+export function qemuArgs(spec: VmSpec, logs: { console: string; guest: string }): string[] {
+  const channel = (id: string, fd: number, logfile?: string): string[] => [
+    '-chardev',
+    `socket,id=${id},fd=${fd}${logfile === undefined ? '' : `,logfile=${comma(logfile)},logappend=on`}`,
+  ];
+  const smp = [`cpus=${spec.cpus}`];
+  if (spec.possibleCpus !== undefined && spec.possibleCpus > spec.cpus)
+    smp.push(`maxcpus=${spec.possibleCpus}`);
+  return [
+    ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
+    ...['-name', 'loopanic-guest'],
+    ...['-machine', 'pc', '-accel', spec.accel === 'tcg' ? 'tcg,thread=multi' : 'kvm', '-cpu', 'max'],
+    ...['-smp', smp.join(','), '-m', `${spec.memoryMiB}M`],
+    ...channel('qmp', FD.qmp),
+    ...['-mon', 'chardev=qmp,mode=control'],
+    ...channel('console', FD.console, logs.console),
+    ...['-serial', 'chardev:console'],
+    ...channel('guest', FD.guestLog, logs.guest),
+    ...['-serial', 'chardev:guest'],
+    ...['-netdev', 'user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22'],
+    ...['-device', 'virtio-net-pci,netdev=net,romfile='],
+    ...(spec.disk === undefined
+      ? []
+      : ['-drive', `file=${comma(spec.disk)},if=virtio,format=raw,snapshot=on,cache=unsafe,discard=unmap`]),
+    ...['-kernel', spec.kernel, '-initrd', spec.initrd, '-append', spec.kernelArgs.join(' ')],
+  ];
+}
+
+/** QEMU's option parser takes a doubled comma for a literal one. */
+function comma(path: string): string {
+  return path.replaceAll(',', ',,');
+}

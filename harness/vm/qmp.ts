@@ -1,0 +1,87 @@
+import type { Duplex } from 'node:stream';
+import { InfraError } from '../base/errors.js';
+
+interface Pending {
+  resolve: (value: unknown) => void;
+  reject: (error: Error) => void;
+}
+
+/** A message of QEMU that nobody asked for, such as SHUTDOWN or STOP. */
+export interface QmpEvent {
+  event: string;
+  data?: unknown;
+}
+
+/** Client of the QEMU Machine Protocol (QEMU's docs/interop/qmp-spec) over one stream. */
+export class Qmp {
+  readonly #stream: Duplex;
+  readonly #pending = new Map<number, Pending>();
+  readonly #greeting: Promise<void>;
+  #nextId = 1;
+  #buffer = '';
+  #closed = false;
+  #greeted: () => void = () => {};
+
+  constructor(stream: Duplex, onEvent: (event: QmpEvent) => void = () => {}) {
+    this.#stream = stream;
+    this.#greeting = new Promise((resolve, reject) => {
+      this.#greeted = resolve;
+      const fail = (): void => {
+        this.#closed = true;
+        const error = new InfraError('qmp-closed', 'QEMU closed its control channel');
+        reject(error);
+        for (const { reject: rejectCall } of this.#pending.values()) rejectCall(error);
+        this.#pending.clear();
+      };
+      stream.on('close', fail);
+      stream.on('error', fail);
+    });
+    this.#greeting.catch(() => {});
+    stream.on('data', (chunk: Buffer) => {
+      this.#buffer += chunk.toString('utf8');
+      const lines = this.#buffer.split('\n');
+      this.#buffer = lines.pop() ?? '';
+      for (const line of lines) if (line.trim()) this.#receive(line, onEvent);
+    });
+  }
+
+  #receive(line: string, onEvent: (event: QmpEvent) => void): void {
+    const message = JSON.parse(line) as {
+      QMP?: unknown;
+      event?: string;
+      data?: unknown;
+      id?: number;
+      return?: unknown;
+      error?: { desc: string };
+    };
+    if (message.QMP !== undefined) {
+      this.#greeted();
+      return;
+    }
+    if (message.event !== undefined) {
+      onEvent({ event: message.event, data: message.data });
+      return;
+    }
+    const call = message.id === undefined ? undefined : this.#pending.get(message.id);
+    if (!call || message.id === undefined) return;
+    this.#pending.delete(message.id);
+    if (message.error) call.reject(new InfraError('qmp-error', `QEMU refused: ${message.error.desc}`));
+    else call.resolve(message.return);
+  }
+
+  /** Waits for QEMU's greeting and enters command mode. */
+  async negotiate(): Promise<void> {
+    await this.#greeting;
+    await this.call('qmp_capabilities');
+  }
+
+  /** Runs one command and returns its result. Throws InfraError if QEMU refuses it or goes away. */
+  call(execute: string, args?: Record<string, unknown>): Promise<unknown> {
+    if (this.#closed) return Promise.reject(new InfraError('qmp-closed', 'QEMU closed its control channel'));
+    const id = this.#nextId++;
+    return new Promise((resolve, reject) => {
+      this.#pending.set(id, { resolve, reject });
+      this.#stream.write(`${JSON.stringify({ execute, ...(args ? { arguments: args } : {}), id })}\n`);
+    });
+  }
+}
