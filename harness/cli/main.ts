@@ -12,7 +12,7 @@ import { moduleBuild, moduleList } from './commands/module.js';
 import { run } from './commands/run.js';
 import { scenarioList, scenarioShow } from './commands/scenario.js';
 import { setup } from './commands/setup.js';
-import { type Context, globalOptions } from './context.js';
+import { type Context, globalOptions, STDIN } from './context.js';
 
 const abort = new AbortController();
 const context: Context = { signal: abort.signal };
@@ -23,6 +23,8 @@ for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
     abort.abort(new InterruptedError());
   });
 
+// yargs makes an empty string of a lone dash.
+const argv = hideBin(process.argv).map((word) => (word === '-' ? STDIN : word));
 let exitCode: number = EXIT.ok;
 const does = <A>(action: (args: A, context: Context) => Promise<number>) => {
   return async (args: A): Promise<void> => {
@@ -34,7 +36,7 @@ const kernel = { type: 'string', default: 'debian-6.1', describe: 'kernel id (lo
 const image = { type: 'string', default: 'minimal', describe: 'guest image (loopanic image ls)' } as const;
 const trials = { type: 'number', default: 1, describe: 'boots of each cell' } as const;
 
-const parser = globalOptions(yargs(hideBin(process.argv)))
+const parser = globalOptions(yargs(argv))
   .scriptName('loopanic')
   .usage(
     '$0 COMMAND\n\nReproduces the iSCSI-over-loopback usercopy panic and says which kernels and modules still have it.',
@@ -177,7 +179,8 @@ const parser = globalOptions(yargs(hideBin(process.argv)))
     return true;
   })
   .fail((message, error) => {
-    throw error ?? new UsageError('bad-usage', message);
+    const said = message?.startsWith('Did you mean') ? `unknown command. ${message}` : message;
+    throw error ?? new UsageError('bad-usage', `${said} (see loopanic --help)`);
   });
 
 try {

@@ -12,7 +12,8 @@ export interface LogLine {
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: terminal escapes are what is removed here
 const ESCAPES = /\u001b(?:\[[0-9;?]*[A-Za-z]|c)/g;
-const PREFIX = /^(?:<\d{1,2}>)?(?:\S.*? kernel: )?\[\s*(\d+\.\d{6})\](?:\[\s*[TC]\d+\])? ?/;
+// A serial port that is read too slowly may double single characters (seen: `[[    6.665508]`, `9.244055]]`, `7..398294]`, `7.2284324]`).
+const PREFIX = /^(?:<\d{1,2}>)?(?:\S.*? kernel: )?\[{1,2}\s*(\d+\.{1,2}\d{6,7})\]{1,2}(?:\[\s*[TC]\d+\])? ?/;
 const INNER_STAMP = /\[\s*\d{1,7}\.\d{6}\]/;
 
 /** Takes one raw line apart. Formats: printk's console and dmesg, `printk.caller`, syslog and journal prefixes. */
@@ -21,7 +22,7 @@ export function parseLine(raw: string, number: number): LogLine {
   const match = PREFIX.exec(clean);
   const text = match ? clean.slice(match[0].length) : clean;
   const line: LogLine = { number, text, broken: INNER_STAMP.test(text) };
-  if (match?.[1]) line.seconds = Number(match[1]);
+  if (match?.[1]) line.seconds = Number(match[1].replace('..', '.'));
   return line;
 }
 

@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, rm, statfs } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { firstLine, hasErrno, UsageError } from '../base/errors.js';
-import { writeFileAtomic, writeJson } from '../base/files.js';
+import { exists, writeFileAtomic, writeJson } from '../base/files.js';
 import type { RunDocument } from './run-schema.js';
 
 /** Bytes that a run without dumps needs at least: logs and JSON of a few trials. */
@@ -28,7 +28,7 @@ export class RunFolder {
     const id = `${stamp}-${randomBytes(3).toString('hex')}`;
     const path = join(base, id);
     try {
-      await mkdir(base, { recursive: true });
+      await makeParents(base);
       await mkdir(path, { mode: 0o700 });
       await writeFileAtomic(join(path, '.probe'), Buffer.alloc(4096));
       await rm(join(path, '.probe'));
@@ -67,4 +67,13 @@ export class RunFolder {
   save(document: RunDocument): Promise<void> {
     return writeJson(join(this.path, 'run.json'), document);
   }
+}
+
+/** mkdir -p. Node's own `recursive` never returns where a parent exists but takes no folders, as /proc. */
+async function makeParents(path: string): Promise<void> {
+  if (await exists(path)) return;
+  await makeParents(dirname(path));
+  await mkdir(path).catch((error: unknown) => {
+    if (!hasErrno(error, 'EEXIST')) throw error;
+  });
 }

@@ -8,6 +8,7 @@ import { decideOutcome, type TrialEnd } from '../outcome/decide.js';
 import { FactReader } from '../outcome/guest-facts.js';
 import { GuestMarkers, LineSplitter } from '../outcome/guest-markers.js';
 import type { TrialOutcome } from '../outcome/outcome-schema.js';
+import { followFile } from '../vm/follow-file.js';
 import { makeSshKeys, type SshKeys } from '../vm/ssh.js';
 import { type RunningVm, startVm } from '../vm/vm.js';
 import { openInitramfs } from './payload.js';
@@ -146,6 +147,11 @@ async function watch(
     await using initramfs = await openInitramfs(plan, keys, attendance.hold);
     const { scenario } = plan;
     callbacks.onStatus?.('boot');
+    const logs = {
+      console: join(dir, 'serial.log'),
+      guest: join(dir, 'guest.log'),
+      qemu: join(dir, 'qemu.log'),
+    };
     await using vm = await startVm(
       {
         accel: plan.accel,
@@ -153,23 +159,21 @@ async function watch(
         ...(scenario.vm.possibleCpus === undefined ? {} : { possibleCpus: scenario.vm.possibleCpus }),
         memoryMiB: scenario.vm.memoryMiB,
         kernel: plan.files.kernel,
-        initrdFd: initramfs.fd,
         kernelArgs: kernelArgs(plan),
         disk: plan.files.lun,
       },
-      { console: join(dir, 'serial.log'), guest: join(dir, 'guest.log'), qemu: join(dir, 'qemu.log') },
-      {
-        onConsole: (chunk) => {
-          watchdog.sign('console');
-          console.push(chunk);
-          callbacks.onConsole?.(chunk);
-        },
-        onGuestLog: (chunk) => {
-          watchdog.sign('guest');
-          guestLog.push(chunk);
-        },
-      },
+      initramfs.fd,
+      logs,
     );
+    await using _console = await followFile(logs.console, (chunk) => {
+      watchdog.sign('console');
+      console.push(chunk);
+      callbacks.onConsole?.(chunk);
+    });
+    await using _guestLog = await followFile(logs.guest, (chunk) => {
+      watchdog.sign('guest');
+      guestLog.push(chunk);
+    });
     watchdog.start();
     vm.exited.then(({ words }) => finish({ why: 'exited', words }));
     const attended = attendance.attend?.({ vm, keys, dir });

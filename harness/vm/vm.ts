@@ -14,15 +14,11 @@ export interface VmExit {
   words: string;
 }
 
-export interface VmStreams {
-  /** Every chunk of the serial console, from the first byte. */
-  onConsole: (chunk: Buffer) => void;
-  /** Every chunk of the second serial port. */
-  onGuestLog: (chunk: Buffer) => void;
-}
-
+/** Files that QEMU writes; made here with mode 0600. */
 export interface VmLogs {
+  /** The serial console, from the first byte. */
   console: string;
+  /** The second serial port. */
   guest: string;
   qemu: string;
 }
@@ -63,24 +59,18 @@ export class RunningVm implements AsyncDisposable {
 
 /**
  * Starts QEMU. It is started through `setpriv --pdeathsig KILL`, so the kernel ends it when this process ends, even by SIGKILL.
- * `initrd` is a file descriptor of this process (the archive has no name on disk, so nothing can be left behind).
+ * `initramfs` is a file descriptor of this process: the archive has no name on disk, so nothing can be left behind.
  */
-export async function startVm(
-  spec: Omit<VmSpec, 'initrd'> & { initrdFd: number },
-  logs: VmLogs,
-  streams: VmStreams,
-): Promise<RunningVm> {
+export async function startVm(spec: VmSpec, initramfs: number, logs: VmLogs): Promise<RunningVm> {
   const [setpriv, qemu] = [await needProgram('setpriv'), await needProgram('qemu-system-x86_64')];
-  const qemuLog = await open(logs.qemu, 'a', 0o600);
   for (const path of [logs.console, logs.guest]) await (await open(path, 'a', 0o600)).close();
-  const initrdFd = 6;
-  const { initrdFd: parentFd, ...machine } = spec;
-  const args = qemuArgs({ ...machine, initrd: `/dev/fd/${initrdFd}` }, logs);
+  const qemuLog = await open(logs.qemu, 'a', 0o600);
+  const args = qemuArgs(spec, logs);
   await qemuLog.write(`${['qemu-system-x86_64', ...args].join(' ')}\n`);
   // execa takes any descriptor; its types list 3 to 9 only.
-  const log = qemuLog.fd as 3;
+  const [log, archive] = [qemuLog.fd as 3, initramfs as 3];
   const child = execa(setpriv, ['--pdeathsig', 'KILL', '--', qemu, ...args], {
-    stdio: ['ignore', log, log, 'pipe', 'pipe', 'pipe', parentFd as 3],
+    stdio: ['ignore', log, log, 'pipe', archive],
     buffer: false,
     reject: false,
     cleanup: true,
@@ -101,17 +91,12 @@ export async function startVm(
       return { code: null, signal: null, words: firstLine(error) };
     },
   );
-  const channel = (fd: number): Duplex => {
-    const stream = child.stdio[fd as 3] as unknown as Duplex | null;
-    if (!stream) throw new InfraError('qemu-not-started', `QEMU could not be started (no channel ${fd})`);
-    stream.on('error', () => {});
-    // QEMU's end of the channel is closed: close ours, or the process counts as unfinished.
-    stream.on('end', () => stream.destroy());
-    return stream;
-  };
-  channel(FD.console).on('data', streams.onConsole);
-  channel(FD.guestLog).on('data', streams.onGuestLog);
-  const qmp = new Qmp(channel(FD.qmp));
+  const control = child.stdio[FD.qmp] as unknown as Duplex | null;
+  if (!control)
+    throw new InfraError('qemu-not-started', 'QEMU could not be started: it has no control channel');
+  // QEMU closed its end: close ours, or the process counts as unfinished.
+  control.on('end', () => control.destroy());
+  const qmp = new Qmp(control);
   const vm = new RunningVm(child.pid ?? 0, qmp, exited, (signal) => child.kill(signal));
   try {
     await qmp.negotiate();

@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { text } from 'node:stream/consumers';
 import { UsageError } from '../../base/errors.js';
 import { classifyLog, type LogVerdict } from '../../outcome/classify.js';
-import { printResult } from '../context.js';
+import { printResult, STDIN } from '../context.js';
 
 /** `loopanic classify LOG|-`: what a kernel log from anywhere shows. */
 export async function classify(args: { log: string; receiver: string; json: boolean }): Promise<number> {
@@ -13,7 +13,8 @@ export async function classify(args: { log: string; receiver: string; json: bool
 }
 
 async function readLog(path: string): Promise<string> {
-  if (path === '-') return text(process.stdin);
+  // Not by its path: a stdin that is a socket cannot be opened.
+  if (path === STDIN) return text(process.stdin);
   try {
     return await readFile(path, 'latin1');
   } catch (error) {

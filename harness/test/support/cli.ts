@@ -1,0 +1,38 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { execa } from 'execa';
+import { packageRoot } from '../../base/paths.js';
+
+export interface CliResult {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+const program = join(packageRoot, 'dist/cli/main.js');
+
+/** Runs the real CLI as a user would. `env` replaces single variables. */
+export async function loopanic(
+  args: string[],
+  options: { input?: string; env?: Record<string, string>; cwd?: string; timeoutSeconds?: number } = {},
+): Promise<CliResult> {
+  const result = await execa(process.execPath, [program, ...args], {
+    reject: false,
+    input: options.input ?? '',
+    env: options.env ?? {},
+    cwd: options.cwd ?? packageRoot,
+    timeout: (options.timeoutSeconds ?? 50) * 1000,
+    maxBuffer: 64 * 2 ** 20,
+  });
+  return { code: result.exitCode ?? -1, stdout: result.stdout, stderr: result.stderr };
+}
+
+/** Starts the real CLI and returns the child, for tests that interrupt it. */
+export function startLoopanic(args: string[], env: Record<string, string> = {}) {
+  return execa(process.execPath, [program, ...args], { reject: false, stdin: 'ignore', env, cleanup: true });
+}
+
+/** A golden log. */
+export function goldenLog(name: string): Promise<string> {
+  return readFile(join(packageRoot, 'harness/test/logs', name), 'latin1');
+}
