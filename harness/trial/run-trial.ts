@@ -19,7 +19,7 @@ import { Watchdog } from './watchdog.js';
 export interface Attendance {
   /** Hold the guest before its workload, with everything mounted, until someone starts it there. */
   hold: boolean;
-  /** Called once the guest's ssh server should be up, with the running VM. The trial ends when the promise settles, if not before. */
+  /** Called with the running VM, which has yet to boot. The trial ends when the promise settles, if not before. */
   attend?: (guest: AttendedGuest) => Promise<void>;
   /** Keep even a guest that crashed or failed until `attend` settles; one whose workload ended is kept in any case. */
   keep: boolean;
@@ -30,6 +30,8 @@ export interface AttendedGuest {
   keys: SshKeys;
   /** The trial's folder. */
   dir: string;
+  /** Settles when a held guest has everything mounted and waits. */
+  holding: Promise<void>;
 }
 
 export interface TrialCallbacks {
@@ -114,6 +116,10 @@ async function watch(
   const ended = new Promise<TrialEnd>((resolve) => {
     finish = resolve;
   });
+  let held: () => void = () => {};
+  const holding = new Promise<void>((resolve) => {
+    held = resolve;
+  });
   const { limits } = plan.scenario;
   const watchdog = new Watchdog(limits, (end) => finish(end));
   const crashes = new CrashReader();
@@ -132,6 +138,7 @@ async function watch(
       if (markers.failure !== undefined) finish({ why: 'step-failed' });
       else if (markers.finished) finish({ why: 'finished' });
       watchdog.attended = markers.holding;
+      if (markers.holding) held();
     } else if (markers.phase === 'boot') watchdog.progress();
     if (crashes.crash) {
       watchdog.crashed(CRASH_QUIET_SECONDS);
@@ -176,7 +183,7 @@ async function watch(
     });
     watchdog.start();
     vm.exited.then(({ words }) => finish({ why: 'exited', words }));
-    const attended = attendance.attend?.({ vm, keys, dir });
+    const attended = attendance.attend?.({ vm, keys, dir, holding });
     attended?.then(
       () => finish({ why: 'left' }),
       (error: unknown) => finish({ why: 'not-started', message: firstLine(error) }),

@@ -1,3 +1,4 @@
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { UsageError } from '../../base/errors.js';
 import { writeFileAtomic } from '../../base/files.js';
@@ -73,15 +74,16 @@ async function attend(args: RunArgs, guest: AttendedGuest, signal: AbortSignal):
   const port = await guest.vm.sshPort();
   const key = join(guest.dir, 'ssh-key');
   await writeFileAtomic(key, guest.keys.privateKey);
+  // The key opens nothing once its guest is gone.
+  guest.vm.exited.then(() => rm(key, { force: true }));
   const say = (text: string): void => void process.stderr.write(`${text}\n`);
   say(
     `guest: ssh -i ${key} -p ${port} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null root@127.0.0.1`,
   );
   if (args.shell) {
-    say(
-      "waiting for the guest's ssh server; in the guest, 'workload' starts the trigger and 'exit' ends the trial",
-    );
-    using shell = await connect(port, guest, signal);
+    say("waiting for the guest to mount; in it, 'workload' starts the trigger and 'exit' ends the trial");
+    await Promise.race([guest.holding, guest.vm.exited]);
+    using shell = await GuestShell.connect(port, guest.keys);
     await shell.interactive();
   }
   if (!args.keep) return;
@@ -96,20 +98,4 @@ async function attend(args: RunArgs, guest: AttendedGuest, signal: AbortSignal):
     if (process.stdin.isTTY) process.stdin.resume().once('data', () => resolve());
   });
   process.stdin.pause();
-}
-
-/** The port answers as soon as QEMU runs; the guest's server some seconds later. Waits for as long as the guest lives. */
-async function connect(port: number, guest: AttendedGuest, signal: AbortSignal): Promise<GuestShell> {
-  let gone = false;
-  guest.vm.exited.then(() => {
-    gone = true;
-  });
-  for (;;) {
-    try {
-      return await GuestShell.connect(port, guest.keys);
-    } catch (error) {
-      if (gone || signal.aborted) throw error;
-      await new Promise((resolve) => setTimeout(resolve, 250));
-    }
-  }
 }

@@ -1,0 +1,23 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { ExecutionContext } from 'ava';
+
+/** A folder for one test, removed when the test ends. */
+export async function tempDir(t: ExecutionContext): Promise<string> {
+  const dir = await mkdtemp(join(tmpdir(), 'loopanic-test-'));
+  t.teardown(() => rm(dir, { recursive: true, force: true }));
+  return dir;
+}
+
+/** A file in a folder of its own, removed when the test ends. Returns its path. */
+export async function tempFile(
+  t: ExecutionContext,
+  name: string,
+  content: string | Uint8Array,
+  mode = 0o644,
+): Promise<string> {
+  const path = join(await tempDir(t), name);
+  await writeFile(path, content, { mode });
+  return path;
+}

@@ -1,0 +1,180 @@
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import test from 'ava';
+import { scenariosDir } from '../../base/paths.js';
+import { loopanic } from '../support/cli.js';
+import { tempDir, tempFile } from '../support/files.js';
+
+/** One line on stderr, nothing on stdout, exit 2. */
+const refused = async (t: import('ava').ExecutionContext, args: string[], line: RegExp): Promise<void> => {
+  const results = await tempDir(t);
+  const result = await loopanic([...args, '--results', results]);
+  t.is(result.code, 2, result.stderr);
+  t.is(result.stdout, '');
+  t.regex(result.stderr, line);
+  t.is(result.stderr.split('\n').length, 1, result.stderr);
+  t.deepEqual(await readdir(results), [], 'nothing is half-written');
+};
+
+test('unknown names come with the nearest ones', async (t) => {
+  await refused(
+    t,
+    ['run', 'xfs-lopback'],
+    /^loopanic: unknown scenario xfs-lopback; did you mean xfs-loopback\?$/,
+  );
+  await refused(
+    t,
+    ['run', 'xfs-loopback', '--kernel', 'debian-6.2'],
+    /unknown kernel debian-6\.2; did you mean debian-6\.1\?/,
+  );
+  await refused(
+    t,
+    ['run', 'xfs-loopback', '--module', 'unpached'],
+    /unknown module unpached; did you mean unpatched\?/,
+  );
+  await refused(
+    t,
+    ['run', 'xfs-loopback', '--image', 'minmal'],
+    /unknown image minmal; did you mean minimal\?/,
+  );
+  await refused(t, ['rum'], /unknown command/);
+});
+
+test('options out of range', async (t) => {
+  await refused(
+    t,
+    ['run', 'xfs-loopback', '--trials', '0'],
+    /--trials: must be a whole number of at least 1/,
+  );
+  await refused(t, ['run', 'xfs-loopback', '--trials', 'many'], /--trials: must be a whole number/);
+  await refused(t, ['run', 'xfs-loopback', '--bogus'], /[Uu]nknown argument: bogus/);
+  await refused(t, ['run', 'xfs-loopback', '--json', '--shell'], /--json and --shell both want stdout/);
+});
+
+/** The shipped scenario with one line replaced or added. */
+const scenarioWith = async (from: RegExp, to: string): Promise<string> =>
+  (await readFile(join(scenariosDir, 'xfs-loopback.yaml'), 'utf8')).replace(from, to);
+
+for (const [title, from, to, line] of [
+  [
+    'wrong key',
+    /sectorSize: 512/,
+    'sectorsize: 512',
+    /s\.yaml:\d+: filesystem\.sectorsize: unknown key; did you mean sectorSize\?/,
+  ],
+  [
+    'wrong type',
+    /cycles: 10/,
+    'cycles: ten',
+    /s\.yaml:\d+: workload\.cycles: Invalid input: expected (number|int)/,
+  ],
+  ['wrong value', /sectorSize: 512/, 'sectorSize: 513', /s\.yaml:\d+: filesystem\.sectorSize: /],
+  [
+    'contradiction',
+    /cpus: 1 /,
+    'cpus: 1\n  pinCpu: 3 ',
+    /s\.yaml:\d+: vm\.pinCpu: must be below vm\.cpus \(1\)/,
+  ],
+  [
+    'no room',
+    /sizeGiB: 16/,
+    'sizeGiB: 1',
+    /s\.yaml:\d+: filesystem\.allocationGroups: XFS needs 16 MiB a group/,
+  ],
+  ['not YAML', /workload:/, 'workload: [', /s\.yaml:\d+: not valid YAML/],
+  [
+    'unknown workload',
+    /name: ag-sweep/,
+    'name: ag-swep',
+    /workload\.name: no workload ag-swep; did you mean ag-sweep\?/,
+  ],
+] as const)
+  test(`a scenario with a ${title}: file, line, key`, async (t) => {
+    const text = await scenarioWith(from, to);
+    const file = await tempFile(t, 's.yaml', text);
+    await refused(t, ['run', file], line);
+    const key = /^ *(\S+?):/.exec(to.split('\n').at(-1) ?? '')?.[1] ?? 'sizeGiB';
+    const { stderr } = await loopanic(['run', file]);
+    const named = Number(/s\.yaml:(\d+):/.exec(stderr)?.[1] ?? 0);
+    if (title === 'wrong key' || title === 'wrong type')
+      t.true(text.split('\n')[named - 1]?.includes(key), stderr);
+  });
+
+test('a scenario file that is not there', async (t) => {
+  await refused(t, ['run', './none.yaml'], /\.\/none\.yaml: no such file/);
+});
+
+test('a matrix whose expectation names no cell', async (t) => {
+  const file = await tempFile(
+    t,
+    'm.matrix.yaml',
+    [
+      'kernels: [debian-6.1]',
+      'modules: [stock]',
+      'scenarios: [xfs-loopback]',
+      'expect:',
+      '  - module: stok',
+      '    verdict: clean',
+      '    why: typo',
+    ].join('\n'),
+  );
+  await refused(
+    t,
+    ['matrix', file],
+    /m\.matrix\.yaml:5: expect\.0\.module: stok is not one of modules: stock/,
+  );
+});
+
+test('modules that are none', async (t) => {
+  const text = await tempFile(t, 'libiscsi_tcp.ko', 'not an object file');
+  await refused(
+    t,
+    ['run', 'xfs-loopback', '--module', text],
+    /libiscsi_tcp\.ko: not a kernel module: it is not an ELF file/,
+  );
+  await refused(t, ['run', 'xfs-loopback', '--module', '/bin/ls'], /\/bin\/ls: not a kernel module/);
+  await refused(t, ['run', 'xfs-loopback', '--module', './none.ko'], /\.\/none\.ko: cannot be read/);
+  const cut = await tempFile(t, 'cut.ko', (await readFile('/bin/ls')).subarray(0, 60));
+  await refused(t, ['run', 'xfs-loopback', '--module', cut], /cut\.ko: not a kernel module/);
+});
+
+test('a results folder that cannot be written to', async (t) => {
+  for (const results of ['/proc/loopanic', '/dev/null/results']) {
+    const result = await loopanic(['run', 'xfs-loopback', '--results', results], {
+      env: { PATH: await fakeTools(t) },
+    });
+    t.is(result.code, 2, result.stderr);
+    t.regex(result.stderr, /--results \S+: cannot be written to/);
+  }
+});
+
+/** A PATH on which every tool exists: bad input is told before anything is run. */
+async function fakeTools(t: import('ava').ExecutionContext): Promise<string> {
+  const dir = await tempDir(t);
+  const { tools } = await import('../../host/tools.js');
+  const { writeFile } = await import('node:fs/promises');
+  for (const { program } of tools)
+    await writeFile(join(dir, program), '#!/bin/sh\nexit 1\n', { mode: 0o755 });
+  return dir;
+}
+
+test('a missing tool is named with its package', async (t) => {
+  const result = await loopanic(['image', 'build'], {
+    env: { PATH: await tempDir(t), XDG_CACHE_HOME: await tempDir(t) },
+  });
+  t.is(result.code, 2, result.stderr);
+  t.regex(
+    result.stderr,
+    /^(image minimal …\n)?loopanic: (\S+) is not installed: run 'loopanic setup', or install the package \S+ \(dnf: \S+\)/,
+  );
+});
+
+test('doctor names every finding and how to mend it', async (t) => {
+  const env = { PATH: await tempDir(t), XDG_CACHE_HOME: await tempDir(t) };
+  const result = await loopanic(['doctor', '--json'], { env });
+  const { ok, findings } = JSON.parse(result.stdout);
+  t.false(ok);
+  t.is(result.code, 3);
+  const missing = findings.find((finding: { what: string }) => finding.what === 'mmdebstrap');
+  t.like(missing, { state: 'missing', need: 'needed', mend: 'install mmdebstrap (dnf: mmdebstrap)' });
+});

@@ -1,0 +1,64 @@
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import test from 'ava';
+import { packageRoot } from '../../base/paths.js';
+import { publishedSchemas } from '../../results/schemas.js';
+
+/** The way of the data. A folder may import from itself and from those before it. */
+const order = [
+  'base',
+  'host',
+  'scenario',
+  'kernel',
+  'module',
+  'image',
+  'vm',
+  'outcome',
+  'trial',
+  'verdict',
+  'results',
+  'session',
+  'cli',
+];
+
+const harness = join(packageRoot, 'harness');
+
+async function sources(): Promise<{ path: string; text: string }[]> {
+  const names = await readdir(harness, { recursive: true });
+  const paths = names.filter((name) => name.endsWith('.ts') && !name.startsWith('test/'));
+  return Promise.all(
+    paths.map(async (path) => ({ path, text: await readFile(join(harness, path), 'utf8') })),
+  );
+}
+
+test('imports point one way', async (t) => {
+  for (const { path, text } of await sources()) {
+    const from = path.split('/')[0] ?? '';
+    t.true(order.includes(from), `${path} is in no known folder`);
+    for (const [, target] of text.matchAll(/from '((?:\.\.\/)+)([\w-]+)\//g)) t.truthy(target);
+    for (const [, up = '', to = ''] of text.matchAll(/from '((?:\.\.\/)+)([\w-]+)\//g)) {
+      const depth = path.split('/').length - 1;
+      if (up.length / 3 !== depth) continue;
+      t.true(order.indexOf(to) <= order.indexOf(from), `${path} imports from ${to}`);
+    }
+  }
+});
+
+test('nothing but what belongs there stands at the top', async (t) => {
+  const allowed = [
+    ...['package.json', 'package-lock.json', 'tsconfig.json', 'README.md', 'LICENSE', 'CHANGELOG.md'],
+    ...['harness', 'scenarios', 'vm-images', 'results', 'node_modules', 'dist'],
+  ];
+  const names = (await readdir(packageRoot)).filter((name) => !name.startsWith('.'));
+  t.deepEqual(
+    names.filter((name) => !allowed.includes(name)),
+    [],
+  );
+});
+
+test('the published JSON Schemas are those of the code (npm run schemas)', async (t) => {
+  for (const [name, schema] of Object.entries(publishedSchemas())) {
+    const published = await readFile(join(harness, 'schemas', name), 'utf8');
+    t.deepEqual(JSON.parse(published), JSON.parse(JSON.stringify(schema)), name);
+  }
+});

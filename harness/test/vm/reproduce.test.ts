@@ -1,0 +1,153 @@
+import { copyFile, readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import test from 'ava';
+import { execa } from 'execa';
+import { isAlive } from '../../base/files.js';
+import { presentKernel } from '../../kernel/catalogue.js';
+import { runSchema } from '../../results/run-schema.js';
+import { loopanic, startLoopanic } from '../support/cli.js';
+import { tempDir } from '../support/files.js';
+
+const run = async (results: string, ...args: string[]) => {
+  const result = await loopanic(['run', 'xfs-loopback', ...args, '--json', '--results', results], {
+    timeoutSeconds: 280,
+  });
+  return { ...result, document: result.stdout ? runSchema.parse(JSON.parse(result.stdout)) : undefined };
+};
+
+/** QEMUs whose command line names this folder. */
+async function guestsOf(folder: string): Promise<number[]> {
+  const { stdout } = await execa('pgrep', ['-f', `^\\S*qemu-system-x86_64 .*${folder}`], { reject: false });
+  return stdout.split('\n').filter(Boolean).map(Number);
+}
+
+async function until(what: () => Promise<boolean>, seconds: number): Promise<boolean> {
+  for (const end = performance.now() + seconds * 1000; performance.now() < end; ) {
+    if (await what()) return true;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  return what();
+}
+
+test.serial('the fix reverted: panics, with the sought signature and everything read back', async (t) => {
+  const results = await tempDir(t);
+  const { code, document, stderr } = await run(results, '--module', 'unpatched');
+  t.is(code, 0, stderr);
+  const cell = document?.cells[0];
+  const trial = cell?.trials[0];
+  t.is(cell?.verdict, 'panics');
+  t.like(trial, { outcome: 'reproduced', corrupted: false, phase: 'workload' });
+  t.like(trial?.signature, {
+    kind: 'usercopy',
+    direction: 'exposure',
+    comm: 'tgtd',
+    bug: { file: 'mm/usercopy.c', line: 101 },
+    kernel: cell?.kernelInfo?.release,
+  });
+  t.true(Number.isInteger(trial?.signature?.objects) && (trial?.signature?.objects ?? 0) >= 2);
+  t.true(trial?.signature?.stack.includes('tcp_recvmsg'));
+  t.is(trial?.guest?.module.buildId, cell?.moduleInfo?.buildId);
+  t.is(trial?.guest?.module.srcversion, cell?.moduleInfo?.srcversion);
+  t.is(trial?.guest?.slabs['kmalloc-512']?.order, 3);
+  t.is(trial?.guest?.iscsi.immediate_data, '1');
+
+  const folder = join(results, document?.run ?? '', trial?.folder ?? '');
+  const serial = (await readFile(join(folder, 'serial.log'), 'latin1')).split('\n');
+  for (const { file, line, text } of trial?.evidence ?? []) {
+    t.is(file, 'serial.log');
+    t.true(serial[line - 1]?.includes(text), `${line}: ${text}`);
+  }
+  t.deepEqual((await readdir(folder)).sort(), ['guest.log', 'outcome.json', 'qemu.log', 'serial.log']);
+  for (const name of await readdir(folder)) t.is((await stat(join(folder, name))).mode & 0o777, 0o600, name);
+  t.is((await stat(folder)).mode & 0o777, 0o700);
+});
+
+test.serial(
+  'the half-fix is caught on slabs with tail pages; a prebuilt .ko given by path works the same',
+  async (t) => {
+    const results = await tempDir(t);
+    const built = await loopanic(['module', 'build', 'pageslab', '--json'], { timeoutSeconds: 120 });
+    const ko = join(await tempDir(t), 'libiscsi_tcp.ko');
+    await copyFile(JSON.parse(built.stdout)[0].file, ko);
+    const { code, document, stderr } = await run(results, '--module', ko);
+    t.is(code, 0, stderr);
+    t.is(document?.cells[0]?.module, 'libiscsi_tcp.ko');
+    t.is(document?.cells[0]?.verdict, 'panics');
+  },
+);
+
+test.serial('the right module: clean, against proof of work', async (t) => {
+  const results = await tempDir(t);
+  const { code, document, stderr } = await run(results, '--module', 'stock');
+  t.is(code, 0, stderr);
+  const cell = document?.cells[0];
+  t.is(cell?.verdict, 'clean');
+  t.deepEqual(cell?.warnings, []);
+  const trial = cell?.trials[0];
+  t.like(trial, { outcome: 'survived', signature: null, phase: 'done' });
+  t.is(trial?.workload?.cycles, 10);
+  t.true((trial?.workload?.mergedTwoSectorWrites ?? 0) >= 640);
+  t.true((trial?.workload?.bytesWritten ?? 0) > 1e6);
+});
+
+test.serial('a .ko of another kernel is refused before anything boots', async (t) => {
+  const kernel = await presentKernel('debian-6.1');
+  const built = await loopanic(['module', 'build', 'unpatched', '--json'], { timeoutSeconds: 120 });
+  const content = await readFile(JSON.parse(built.stdout)[0].file);
+  const at = content.indexOf(`vermagic=${kernel?.release}`);
+  t.true(at > 0);
+  content.write('5', at + 'vermagic='.length);
+  const ko = join(await tempDir(t), 'libiscsi_tcp.ko');
+  await writeFile(ko, content);
+  const results = await tempDir(t);
+  const refused = await loopanic(['run', 'xfs-loopback', '--module', ko, '--results', results]);
+  t.is(refused.code, 2);
+  t.regex(
+    refused.stderr,
+    /^loopanic: .*libiscsi_tcp\.ko: built for another kernel: its vermagic is "5\.1\.0-\S+ .*", debian-6\.1 needs "6\.1\.0-/,
+  );
+  t.deepEqual(await readdir(results), []);
+});
+
+test.serial('a shell in the guest: everything mounted, the workload waits for its switch', async (t) => {
+  const results = await tempDir(t);
+  const input = 'uname -r\ngrep " /mnt " /proc/mounts\nexit\n';
+  const result = await loopanic(['run', 'xfs-loopback', '--shell', '--results', results], {
+    input,
+    timeoutSeconds: 120,
+  });
+  t.regex(result.stdout, /^6\.1\.0-\d+-amd64$/m);
+  t.regex(result.stdout, /^\/dev\/sda \/mnt xfs /m);
+  t.is(result.code, 3, 'a guest that was left before its workload gives no verdict');
+});
+
+test.serial(
+  'kill -9 of the harness takes its guest along, and the next command says nothing strange',
+  async (t) => {
+    const results = await tempDir(t);
+    const child = startLoopanic(['run', 'xfs-loopback', '--module', 'unpatched', '--results', results]);
+    t.true(await until(async () => (await guestsOf(results)).length > 0, 30), 'a guest is up');
+    const [pid = 0] = await guestsOf(results);
+    child.kill('SIGKILL');
+    await child;
+    t.true(await until(async () => !isAlive(pid), 1), 'no QEMU is left a second later');
+    const clean = await loopanic(['clean', '--json']);
+    t.is(clean.code, 0, clean.stderr);
+    t.is(clean.stderr, '');
+  },
+);
+
+test.serial('Ctrl-C ends the guest, saves what is known, and exits 130', async (t) => {
+  const results = await tempDir(t);
+  const child = startLoopanic(['run', 'xfs-loopback', '--module', 'stock', '--results', results]);
+  t.true(await until(async () => (await guestsOf(results)).length > 0, 30), 'a guest is up');
+  child.kill('SIGINT');
+  const { exitCode } = await child;
+  t.is(exitCode, 130);
+  t.deepEqual(await guestsOf(results), []);
+  const [id = ''] = await readdir(results);
+  const document = runSchema.parse(JSON.parse(await readFile(join(results, id, 'run.json'), 'utf8')));
+  t.true(document.interrupted);
+  t.is(document.cells[0]?.verdict, 'inconclusive');
+  t.like(document.cells[0]?.trials[0], { outcome: 'infra-error', interrupted: true });
+});
