@@ -22,7 +22,7 @@ export async function unpackImage(vmlinuz: string): Promise<Buffer | null> {
   const start = (sectors + 1) * 512 + image.readUInt32LE(0x248);
   const payload = image.subarray(start, start + image.readUInt32LE(0x24c));
   const elf = await decompress(payload);
-  if (!elf || elf.toString('latin1', 0, 4) !== '\u007fELF') return null;
+  if (elf?.toString('latin1', 0, 4) !== '\u007fELF') return null;
   return hasPvhEntry(elf) ? elf : null;
 }
 
