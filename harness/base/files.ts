@@ -1,7 +1,9 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { readFileSync, rmSync } from 'node:fs';
-import { access, mkdir, open, readdir, rename, rm } from 'node:fs/promises';
+import { constants, readFileSync, readlinkSync, rmSync } from 'node:fs';
+import { access, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
+import { hostname } from 'node:os';
 import { dirname, join } from 'node:path';
+import { firstLine, UsageError } from './errors.js';
 import { cacheDir } from './paths.js';
 
 /** Writes a file so that a reader sees the old content or the new, never a part: temp file, fsync, rename. Mode 0600. */
@@ -36,6 +38,14 @@ export async function exists(path: string): Promise<boolean> {
   );
 }
 
+/** True if this user may execute the file. */
+export async function isExecutable(path: string): Promise<boolean> {
+  return access(path, constants.X_OK).then(
+    () => true,
+    () => false,
+  );
+}
+
 /** Short content hash (16 hex digits) of everything given; the key of cached things. */
 export function contentKey(...parts: (string | Uint8Array)[]): string {
   const hash = createHash('sha256');
@@ -44,19 +54,39 @@ export function contentKey(...parts: (string | Uint8Array)[]): string {
 }
 
 const openScratch = new Set<string>();
-// For ends that skip `await using`: process.exit() after a signal.
+// For ends that skip `await using`: process.exit() after a signal. A child may still be writing; `sweepScratch` gets what is left.
 process.on('exit', () => {
-  for (const path of openScratch) rmSync(path, { recursive: true, force: true });
+  for (const path of openScratch) {
+    try {
+      rmSync(path, { recursive: true, force: true });
+    } catch {}
+  }
 });
 
+/** Where process ids mean the same: this host, boot and pid namespace. A cache may be shared with others. */
+function pidSpace(): string {
+  return contentKey(
+    hostname(),
+    readFileSync('/proc/sys/kernel/random/boot_id'),
+    readlinkSync('/proc/self/ns/pid'),
+  ).slice(0, 8);
+}
+
 /**
- * Folder for work in progress inside the cache, removed by the caller's `await using`.
- * Its name carries this process's id, so that `sweepScratch` can tell a dead owner's from a live one's.
+ * Folder for work in progress inside the cache, removed by the caller's `await using`. Its name carries this process's id and where that
+ * id is valid, so that `sweepScratch` can tell a dead owner's from a live one's. Throws UsageError if the cache cannot be written to.
  */
 export async function scratchDir(purpose: string): Promise<AsyncDisposable & { path: string }> {
-  const path = cacheDir('tmp', `${process.pid}-${purpose}-${randomBytes(4).toString('hex')}`);
+  const path = cacheDir('tmp', `${pidSpace()}-${process.pid}-${purpose}-${randomBytes(4).toString('hex')}`);
   openScratch.add(path);
-  await mkdir(path, { recursive: true, mode: 0o700 });
+  await mkdir(path, { recursive: true, mode: 0o700 }).catch((error: unknown) => {
+    const why = firstLine(error);
+    throw new UsageError(
+      'bad-cache',
+      `the cache ${cacheDir()} cannot be written to (${why}): set XDG_CACHE_HOME`,
+      error,
+    );
+  });
   return {
     path,
     async [Symbol.asyncDispose]() {
@@ -66,18 +96,31 @@ export async function scratchDir(purpose: string): Promise<AsyncDisposable & { p
   };
 }
 
-/** Removes scratch folders whose owner is no longer alive. Returns how many were removed. */
+const FOREIGN_SCRATCH_DAYS = 2;
+
+/**
+ * Removes scratch folders whose owner is no longer alive, and those of other hosts or boots that are older than two days. Best effort: what
+ * cannot be removed stays. Returns how many were removed.
+ */
 export async function sweepScratch(): Promise<number> {
   const root = cacheDir('tmp');
-  const names = await readdir(root).catch(() => []);
+  const here = pidSpace();
   let removed = 0;
-  for (const name of names) {
-    const pid = Number.parseInt(name, 10);
-    if (Number.isNaN(pid) || isAlive(pid)) continue;
-    await rm(join(root, name), { recursive: true, force: true });
-    removed++;
+  for (const name of await readdir(root).catch(() => [])) {
+    const [space, pid] = name.split('-');
+    const path = join(root, name);
+    if (space === here ? isAlive(Number(pid)) : await isYoung(path)) continue;
+    await rm(path, { recursive: true, force: true }).then(
+      () => removed++,
+      () => {},
+    );
   }
   return removed;
+}
+
+async function isYoung(path: string): Promise<boolean> {
+  const info = await stat(path).catch(() => null);
+  return info !== null && Date.now() - info.mtimeMs < FOREIGN_SCRATCH_DAYS * 24 * 3600 * 1000;
 }
 
 /** True while a process with this id runs. One that has ended counts as gone even where nobody reaps it (a container's init). */
@@ -93,9 +136,14 @@ export function isAlive(pid: number): boolean {
 /**
  * Makes `target` once: `build` fills a scratch path next to nothing else, which is renamed to `target` when it is whole.
  * Two builders at once are harmless: the second finds the first's result. Returns true if it was built now.
+ * `anew` builds in any case and replaces `target` (a file) only when the new one is whole.
  */
-export async function buildOnce(target: string, build: (temp: string) => Promise<void>): Promise<boolean> {
-  if (await exists(target)) return false;
+export async function buildOnce(
+  target: string,
+  build: (temp: string) => Promise<void>,
+  anew = false,
+): Promise<boolean> {
+  if (!anew && (await exists(target))) return false;
   await using scratch = await scratchDir('build');
   const temp = join(scratch.path, 'out');
   await build(temp);

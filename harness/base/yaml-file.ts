@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { isMap, isScalar, LineCounter, type Node, parseDocument } from 'yaml';
 import type * as z from 'zod';
-import { hasErrno, UsageError } from './errors.js';
+import { firstLine, hasErrno, UsageError } from './errors.js';
 import { nearest } from './nearest.js';
 
 /**
@@ -19,7 +19,13 @@ export async function readYaml<S extends z.ZodType>(file: string, schema: S): Pr
     const { line } = lines.linePos(broken.pos[0]);
     throw new UsageError('bad-yaml', `${file}:${line}: not valid YAML: ${broken.message.split('\n', 1)[0]}`);
   }
-  const parsed = schema.safeParse(document.toJS());
+  let content: unknown;
+  try {
+    content = document.toJS();
+  } catch (error) {
+    throw new UsageError('bad-yaml', `${file}: not valid YAML: ${firstLine(error)}`, error);
+  }
+  const parsed = schema.safeParse(content);
   if (parsed.success) return parsed.data;
 
   const issue = parsed.error.issues[0];

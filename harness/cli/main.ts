@@ -1,7 +1,14 @@
 #!/usr/bin/env node
 import yargs from 'yargs';
 import { hideBin } from 'yargs/helpers';
-import { EXIT, firstLine, InterruptedError, LoopanicError, UsageError } from '../base/errors.js';
+import {
+  EXIT,
+  firstLine,
+  InterruptedError,
+  interruptible,
+  LoopanicError,
+  UsageError,
+} from '../base/errors.js';
 import { classify } from './commands/classify.js';
 import { clean } from './commands/clean.js';
 import { doctor } from './commands/doctor.js';
@@ -26,11 +33,35 @@ for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
 // yargs makes an empty string of a lone dash.
 const argv = hideBin(process.argv).map((word) => (word === '-' ? STDIN : word));
 let exitCode: number = EXIT.ok;
-const does = <A>(action: (args: A, context: Context) => Promise<number>) => {
+// Commands that run trials end them and save what is known; all others are simply left.
+const doesOwnCleanup = <A>(action: (args: A, context: Context) => Promise<number>) => {
   return async (args: A): Promise<void> => {
     exitCode = await action(args, context);
   };
 };
+const does = <A>(action: (args: A) => Promise<number>) =>
+  doesOwnCleanup((args: A, { signal }) => interruptible(action(args), signal));
+
+/** Tells an error in one line (with --verbose its trace) and returns the exit code that it means. */
+function tell(error: unknown): number {
+  const known = error instanceof LoopanicError;
+  // The system's own refusals (disk full, no permission) need no trace either.
+  const system = error instanceof Error && 'syscall' in error && 'code' in error;
+  const verbose = process.argv.includes('--verbose');
+  process.stderr.write(`loopanic: ${known || system ? '' : 'internal error: '}${firstLine(error)}\n`);
+  if ((verbose || !(known || system)) && error instanceof Error) process.stderr.write(`${error.stack}\n`);
+  if (verbose && error instanceof Error && error.cause)
+    process.stderr.write(`cause: ${String(error.cause)}\n`);
+  return known ? error.exitCode : EXIT.noVerdict;
+}
+
+// Exit 1 means that a cell contradicts its expectation: nothing else may end with it.
+for (const event of ['uncaughtException', 'unhandledRejection'] as const)
+  process.on(event, (error: unknown) => process.exit(tell(error)));
+// A reader that has gone (| head) is no reason to give up a trial.
+for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
+// chalk knows --no-color, but not the convention.
+if (process.env.NO_COLOR) process.env.FORCE_COLOR = '0';
 
 const kernel = { type: 'string', default: 'debian-6.1', describe: 'kernel id (loopanic kernel ls)' } as const;
 const image = { type: 'string', default: 'minimal', describe: 'guest image (loopanic image ls)' } as const;
@@ -89,7 +120,7 @@ const parser = globalOptions(yargs(argv))
           default: false,
           describe: 'show the serial console live, on stderr',
         }),
-    does(run),
+    doesOwnCleanup(run),
   )
   .command(
     'matrix <file>',
@@ -99,7 +130,7 @@ const parser = globalOptions(yargs(argv))
         .positional('file', { type: 'string', demandOption: true, describe: 'matrix file (YAML)' })
         .option('image', image)
         .option('trials', trials),
-    does(matrix),
+    doesOwnCleanup(matrix),
   )
   .command(
     'classify <log>',
@@ -166,7 +197,8 @@ const parser = globalOptions(yargs(argv))
       y.option('cache', { type: 'boolean', default: false, describe: 'everything fetched and built, too' }),
     does(clean),
   )
-  .demandCommand(1, 'which command? see loopanic --help')
+  .demandCommand(1, 'which command?')
+  .parserConfiguration({ 'duplicate-arguments-array': false })
   .strict()
   .recommendCommands()
   .wrap(process.stdout.isTTY ? Math.min(120, process.stdout.columns) : 120)
@@ -186,13 +218,6 @@ const parser = globalOptions(yargs(argv))
 try {
   await parser.parseAsync();
 } catch (error) {
-  exitCode = error instanceof LoopanicError ? error.exitCode : EXIT.noVerdict;
-  const verbose = process.argv.includes('--verbose');
-  const text = error instanceof LoopanicError ? error.message : `internal error: ${firstLine(error)}`;
-  process.stderr.write(`loopanic: ${text}\n`);
-  if (verbose || !(error instanceof LoopanicError))
-    process.stderr.write(`${error instanceof Error ? error.stack : error}\n`);
-  if (verbose && error instanceof Error && error.cause)
-    process.stderr.write(`cause: ${String(error.cause)}\n`);
+  exitCode = tell(error);
 }
 process.exit(exitCode);

@@ -13,7 +13,7 @@ function cellLines(cell: RunCell): string[] {
   const name = `${cell.kernel} ${cell.module} ${cell.scenario}`;
   const lines = cell.trials.map((trial) => `${name}: ${trialLine(trial)}`);
   const expectation =
-    cell.expected && cell.expected.verdict !== cell.verdict
+    cell.expected && contradicts(cell)
       ? `; expected ${cell.expected.verdict} (${cell.expected.why}): CONTRADICTED`
       : '';
   if (cell.trials.length !== 1 || expectation || cell.verdict === 'inconclusive' || cell.verdict === null)
@@ -32,14 +32,17 @@ function trialLine(trial: TrialOutcome): string {
   return `${trial.outcome}  ${what}${why}  ${trial.timings.outcome?.toFixed(1)} s (${trial.accel})`;
 }
 
+/** A cell without a verdict contradicts nothing. */
+function contradicts({ expected, verdict }: RunCell): boolean {
+  return (
+    expected !== undefined && (verdict === 'panics' || verdict === 'clean') && expected.verdict !== verdict
+  );
+}
+
 /** Exit code of a run: DESIGN.md's table. Without expectations, 0 means that every cell reached a verdict. */
 export function exitCodeOf(document: RunDocument): number {
   if (document.interrupted) return EXIT.interrupted;
-  const contradicted = document.cells.some(
-    ({ expected, verdict }) =>
-      expected && (verdict === 'panics' || verdict === 'clean') && expected.verdict !== verdict,
-  );
-  if (contradicted) return EXIT.unexpected;
+  if (document.cells.some(contradicts)) return EXIT.unexpected;
   const decided = document.cells.every(({ verdict }) => verdict === 'panics' || verdict === 'clean');
   return decided ? EXIT.ok : EXIT.noVerdict;
 }

@@ -1,9 +1,9 @@
 import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { execa } from 'execa';
-import { firstLine, InfraError, UsageError } from '../base/errors.js';
+import { InfraError, UsageError } from '../base/errors.js';
 import { exists } from '../base/files.js';
 import { cacheDir } from '../base/paths.js';
+import { command } from './command.js';
 import { needProgram } from './tools.js';
 
 const KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg';
@@ -17,7 +17,7 @@ export async function debianSources(suite: string): Promise<string[]> {
   const override = process.env.LOOPANIC_DEBIAN_MIRROR;
   if (override) return [`deb ${signed}${override} ${suite} main`];
   const apt = await needProgram('apt-get');
-  const { stdout } = await execa(apt, [
+  const stdout = await command(apt, [
     'indextargets',
     '--format',
     '$(SITE)|$(LABEL)',
@@ -82,15 +82,7 @@ export class AptWorkspace {
 
   async #run(program: 'apt-get' | 'apt-cache', args: string[], cwd = this.#root): Promise<string> {
     const path = (await needProgram('apt-get')).replace(/apt-get$/, program);
-    try {
-      const { stdout } = await execa(path, [...this.#options, ...args], { cwd, env: { LC_ALL: 'C' } });
-      return stdout;
-    } catch (error) {
-      const words = String((error as { stderr?: string }).stderr ?? '')
-        .split('\n')
-        .find((line) => line.startsWith('E:'));
-      throw new InfraError('apt-failed', `${program} ${args[0]} failed: ${words ?? firstLine(error)}`, error);
-    }
+    return command(path, [...this.#options, ...args], { cwd });
   }
 
   /** The newest version of a package, and its first dependency whose name matches `follow` instead if that is given. */

@@ -1,7 +1,6 @@
-import { constants } from 'node:fs';
-import { access } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
 import { UsageError } from '../base/errors.js';
+import { isExecutable } from '../base/files.js';
 
 /** A program that loopanic calls, and the package that brings it. */
 export interface Tool {
@@ -31,7 +30,12 @@ export const tools = [
   tool('mmdebstrap', 'mmdebstrap', 'mmdebstrap', 'builds guest images'),
   tool('dpkg-deb', 'dpkg', 'dpkg', 'unpacks Debian kernels'),
   tool('apt-get', 'apt', 'apt', "fetches Debian's packages"),
+  tool('crash', 'crash', 'crash', 'analyses dumps', 'optional'),
+  tool('makedumpfile', 'makedumpfile', 'makedumpfile', 'checks and converts dumps', 'optional'),
 ] as const satisfies Tool[];
+
+/** Libraries that the tools of Debian's kernel headers load; no program of ours tells that one is missing. */
+export const libraries = [{ file: '/usr/lib/x86_64-linux-gnu/libelf.so.1', debian: 'libelf1' }];
 
 export type Program = (typeof tools)[number]['program'];
 
@@ -50,11 +54,7 @@ export async function findProgram(program: string): Promise<string | undefined> 
   const dirs = [...(process.env.PATH ?? '').split(delimiter).filter(Boolean), '/usr/sbin', '/sbin'];
   for (const dir of dirs) {
     const path = join(dir, program);
-    const found = await access(path, constants.X_OK).then(
-      () => true,
-      () => false,
-    );
-    if (found) return path;
+    if (await isExecutable(path)) return path;
   }
   return undefined;
 }

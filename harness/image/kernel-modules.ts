@@ -4,6 +4,7 @@ import { execa } from 'execa';
 import { UsageError } from '../base/errors.js';
 import { buildOnce, contentKey, scratchDir } from '../base/files.js';
 import { cacheDir } from '../base/paths.js';
+import { command, commandError } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { packCpio } from './cpio.js';
@@ -38,7 +39,8 @@ export async function ensureModulesArchive(kernel: Kernel): Promise<string> {
         '--ignore-install',
         name,
       ];
-      const found = await execa(modprobe, args, { reject: false });
+      const found = await execa(modprobe, args, { reject: false, env: { LC_ALL: 'C' } });
+      if (found.failed && !/not found in directory/.test(found.stderr)) throw commandError('modprobe', found);
       if (found.failed)
         throw new UsageError(
           'no-such-module',
@@ -53,7 +55,7 @@ export async function ensureModulesArchive(kernel: Kernel): Promise<string> {
     }
     for (const name of ['modules.builtin', 'modules.order'])
       await copyFile(join(kernel.modulesRoot, tree, name), join(scratch.path, tree, name));
-    await execa(depmod, ['-b', scratch.path, kernel.release]);
+    await command(depmod, ['-b', scratch.path, kernel.release]);
     await packCpio(scratch.path, out);
   });
   return target;

@@ -1,8 +1,8 @@
-import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import * as z from 'zod';
-import { InfraError, UsageError } from '../base/errors.js';
+import { firstLine, InfraError, UsageError } from '../base/errors.js';
 import { buildOnce, contentKey, exists, scratchDir } from '../base/files.js';
 import { suggestion } from '../base/nearest.js';
 import { cacheDir, imagesDir } from '../base/paths.js';
@@ -49,8 +49,7 @@ export async function ensureUserland(name: string, progress: Progress, rebuild =
   if (rebuild || !(await exists(archive))) {
     const recipe = await readYaml(join(imagesDir, name, 'image.yaml'), recipeSchema);
     const build = (out: string): Promise<void> => buildUserland(name, recipe, out, progress);
-    if (rebuild) await rm(archive, { force: true });
-    await buildOnce(archive, build);
+    await buildOnce(archive, build, rebuild);
   }
   return { name, archive };
 }
@@ -64,9 +63,10 @@ async function buildUserland(
   await progress.step(`image ${name}`, async (update) => {
     const [mmdebstrap, setpriv] = [await needProgram('mmdebstrap'), await needProgram('setpriv')];
     await needProgram('cpio');
+    // As root, leftovers of a killed build stay in the cache, where they are swept. In its unprivileged mode mmdebstrap needs a folder that
+    // other users can enter, which the cache is not.
     await using scratch = await scratchDir('image');
-    const tmp = join(scratch.path, 'tmp');
-    await mkdir(tmp);
+    const tmp = process.getuid?.() === 0 ? { TMPDIR: scratch.path } : {};
     const quote = (word: string): string => `'${word.replaceAll("'", "'\\''")}'`;
     const hook = [join(imagesDir, name, 'assemble'), ...recipe.programs].map(quote);
     hook.splice(1, 0, '"$1"');
@@ -78,6 +78,8 @@ async function buildUserland(
         '--',
         mmdebstrap,
         '--variant=extract',
+        // Nothing in the root needs /proc, /sys or /dev/shm, and clearing away a killed build must never meet a mount.
+        '--skip=chroot/mount',
         '--architectures=amd64',
         '--format=null',
         `--include=${recipe.packages.join(',')}`,
@@ -89,18 +91,24 @@ async function buildUserland(
       ],
       {
         input: `${(await debianSources(recipe.suite)).join('\n')}\n`,
-        env: { TMPDIR: tmp, LC_ALL: 'C' },
+        env: { ...tmp, LC_ALL: 'C' },
         stdout: 'ignore',
       },
     );
     const said: string[] = [];
-    for await (const line of child.iterable({ from: 'stderr' })) {
-      said.push(String(line));
-      update(String(line).replace(/^[A-Z]: /, ''));
-    }
-    await child.catch((error: unknown) => {
-      const words = said.findLast((line) => /^E:|assemble:/.test(line)) ?? said.at(-1) ?? '';
+    try {
+      for await (const line of child.iterable({ from: 'stderr' })) {
+        said.push(String(line));
+        update(String(line).replace(/^[A-Z]: /, ''));
+      }
+      await child;
+    } catch (error) {
+      const words =
+        said.find((line) => line.startsWith('assemble:')) ??
+        said.find((line) => line.startsWith('E:')) ??
+        said.at(-1) ??
+        firstLine(error);
       throw new InfraError('image-build-failed', `image ${name} could not be built: ${words}`, error);
-    });
+    }
   });
 }

@@ -5,6 +5,7 @@ import { InfraError } from '../base/errors.js';
 import { buildOnce, scratchDir } from '../base/files.js';
 import type { Progress } from '../base/progress.js';
 import { AptWorkspace } from '../host/apt.js';
+import { command, commandError } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
 import type { Kernel } from './kernel.js';
 
@@ -52,7 +53,7 @@ export async function ensureBuildTree(kernel: Kernel, progress: Progress): Promi
       for (const name of [headers, common, kbuild]) {
         const deb = await fetch(name);
         update(`unpacking ${name}`);
-        await execa(dpkg, ['-x', deb, out]);
+        await command(dpkg, ['-x', deb, out]);
       }
       await relocate(out, headers, common);
       const deb = await fetch(kernel.sourcePackage);
@@ -82,13 +83,17 @@ async function relocate(out: string, headers: string, common: string): Promise<v
 
 async function extractSources(deb: string, target: string, scratch: string): Promise<void> {
   const [dpkg, tar, xz] = [await needProgram('dpkg-deb'), await needProgram('tar'), await needProgram('xz')];
-  const { stdout: listing } = await execa(dpkg, ['-c', deb]);
+  const listing = await command(dpkg, ['-c', deb]);
   const archive = /\.\/usr\/src\/(linux-source-[\d.]+)\.tar\.xz/.exec(listing);
   if (!archive?.[1]) throw new InfraError('odd-package', `${deb} holds no kernel source archive`);
-  await execa(dpkg, ['--fsys-tarfile', deb], { buffer: { stdout: false }, stripFinalNewline: false })
-    .pipe(tar, ['-xO', archive[0]], { buffer: { stdout: false } })
-    .pipe(xz, ['-dc'], { buffer: { stdout: false } })
-    .pipe(tar, ['-x', '-C', scratch, ...moduleSources.map((file) => `${archive[1]}/${file}`)]);
+  try {
+    await execa(dpkg, ['--fsys-tarfile', deb], { buffer: { stdout: false }, stripFinalNewline: false })
+      .pipe(tar, ['-xO', archive[0]], { buffer: { stdout: false } })
+      .pipe(xz, ['-dc'], { buffer: { stdout: false } })
+      .pipe(tar, ['-x', '-C', scratch, ...moduleSources.map((file) => `${archive[1]}/${file}`)]);
+  } catch (error) {
+    throw commandError('unpacking the kernel source', error);
+  }
   for (const file of moduleSources) {
     const to = join(target, file);
     await mkdir(join(to, '..'), { recursive: true });

@@ -1,6 +1,5 @@
 import { mkdir, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { execa } from 'execa';
 import * as z from 'zod';
 import { InfraError, UsageError } from '../base/errors.js';
 import { exists, scratchDir, writeFileAtomic, writeJson } from '../base/files.js';
@@ -9,6 +8,7 @@ import { cacheDir, imagesDir } from '../base/paths.js';
 import type { Progress } from '../base/progress.js';
 import { readYaml } from '../base/yaml-file.js';
 import { AptWorkspace } from '../host/apt.js';
+import { command } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
 import { type Kernel, kernelRecordSchema } from './kernel.js';
 import { writeUnpackedImage } from './unpack-image.js';
@@ -79,10 +79,10 @@ export async function fetchKernel(id: string, progress: Progress): Promise<Kerne
       const deb = await apt.download(wanted, scratch.path);
       update(`unpacking ${wanted.name} ${wanted.version}`);
       const out = join(scratch.path, 'out');
-      await execa(await needProgram('dpkg-deb'), ['-x', deb, out]);
+      await command(await needProgram('dpkg-deb'), ['-x', deb, out]);
       const release = await soleRelease(out);
       update('indexing modules');
-      await execa(await needProgram('depmod'), ['-b', out, release]);
+      await command(await needProgram('depmod'), ['-b', out, release]);
       await writeUnpackedImage(join(out, 'boot', `vmlinuz-${release}`), join(out, 'vmlinux-boot'));
       await rm(join(out, 'usr'), { recursive: true, force: true });
       await writeJson(join(out, 'kernel.json'), {

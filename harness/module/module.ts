@@ -1,7 +1,8 @@
-import { realpath } from 'node:fs/promises';
+import { readFile, realpath } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import * as z from 'zod';
 import { UsageError } from '../base/errors.js';
+import { contentKey } from '../base/files.js';
 import { suggestion } from '../base/nearest.js';
 import { imagesDir } from '../base/paths.js';
 import type { Progress } from '../base/progress.js';
@@ -76,11 +77,17 @@ export async function ensureModule(id: string, kernel: Kernel, progress: Progres
       'wrong-module',
       `${id}: is the module ${info.name || '(unnamed)'}, not ${MODULE_NAME}`,
     );
+  if (info.buildId === null && info.srcversion === null)
+    throw new UsageError(
+      'anonymous-module',
+      `${id}: carries neither a build id nor a srcversion, so the guest cannot show that it was loaded: link it with --build-id`,
+    );
   const wanted = (await readModule(stock)).vermagic;
   if (info.vermagic !== wanted)
     throw new UsageError(
       'wrong-vermagic',
       `${id}: built for another kernel: its vermagic is "${info.vermagic}", ${kernel.id} needs "${wanted}"`,
     );
-  return { id: basename(id), file, info };
+  // Files of this name abound: the content tells them apart.
+  return { id: `${basename(id)}@${contentKey(await readFile(file)).slice(0, 8)}`, file, info };
 }

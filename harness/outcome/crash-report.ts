@@ -9,8 +9,6 @@ export interface UsercopyMessage {
   object: string;
   /** Bytes that the copy asked for. */
   length: number;
-  /** Bytes into the object, printed by 4.16 and later. */
-  offset?: number;
 }
 
 export type CrashKind = 'usercopy' | 'bug' | 'oops' | 'panic' | 'warning';
@@ -31,7 +29,6 @@ export interface CrashReport {
   comm?: string;
   tainted?: string;
   release?: string;
-  rip?: string;
   /** Functions of the call trace, innermost first, without the `? ` guesses. */
   stack: string[];
   /** The call trace was read to its end. */
@@ -53,11 +50,12 @@ const WARNING_NEW = /^WARNING: .+ at \S+, CPU#\d+/;
 const OOPS =
   /^(BUG: unable to handle|BUG: kernel NULL pointer|BUG: Bad page|general protection fault|double fault|divide error|stack segment|Oops[ :]|PANIC: double fault|traps: PANIC|Unable to handle kernel)/;
 const PANIC = /^Kernel panic - not syncing: (.*)/;
-const LOCKUP = /(soft lockup - CPU#|hard LOCKUP|NMI watchdog: BUG|rcu_.*detected stalls)/;
+// Reports that do not stop the kernel and often have no end: noted, never open.
+const FINDING =
+  /(soft lockup - CPU#|hard LOCKUP|NMI watchdog: BUG|rcu.*detected stalls|^BUG: (?!unable to handle|kernel NULL pointer|Bad page)|^INFO: task .* blocked for more than)/;
 const HEADER =
   /^(?:WARNING: )?CPU: (\d+) (?:UID: \d+ )?PID: (\d+) Comm: (.{1,15}?) (?:Kdump: loaded )?(Not tainted|Tainted: \S(?:.*?\S)?) +(\d+\.\d+\S*) #/;
 const TRACE_ENTRY = /^\s*(?:\[<[0-9a-fx]+>\] ?)?(\? )?([A-Za-z_][\w.$]*)\+0x[0-9a-f]+\/0x[0-9a-f]+/;
-const RIP = /^RIP: 0010:(?:\[<[0-9a-f]+>\]\s*(?:\[<[0-9a-f]+>\])? )?\s*([\w.$]+)\+0x/;
 const TRACE_END =
   /^\s*(<\/TASK>|RIP: 00[23]3|Code:|Modules linked in:|---\[ end trace|Kernel panic|RIP {1,2}\[<|DWARF2)/;
 const END =
@@ -79,8 +77,19 @@ function usercopyMessage(text: string): UsercopyMessage | undefined {
   return {
     direction: now[1] as UsercopyMessage['direction'],
     object: now[3] ?? now[2] ?? '',
-    offset: Number(now[4]),
     length: Number(now[5]),
+  };
+}
+
+function newReport(kind: CrashKind, line: LogLine): CrashReport {
+  return {
+    kind,
+    title: line.text.trim(),
+    line: line.number,
+    lastLine: line.number,
+    stack: [],
+    stackComplete: false,
+    interleaved: false,
   };
 }
 
@@ -135,9 +144,9 @@ export class CrashReader {
       return;
     }
     if (WARNING.test(text) || WARNING_NEW.test(text)) this.#begin('warning', line);
-    else if (LOCKUP.test(text)) this.#begin('warning', line);
     else if (OOPS.test(text) && !this.#crashOpen()) this.#begin('oops', line);
     else if (PANIC.test(text) && !this.#crashOpen() && !this.crash) this.#begin('panic', line);
+    else if (FINDING.test(text)) this.reports.push(newReport('warning', line));
   }
 
   #crashOpen(): boolean {
@@ -147,15 +156,8 @@ export class CrashReader {
   #begin(kind: CrashKind, line: LogLine): CrashReport {
     const interrupted = this.#open !== undefined && !this.#open.stackComplete;
     if (this.#open && interrupted) this.#open.interleaved = true;
-    const report: CrashReport = {
-      kind,
-      title: line.text.trim(),
-      line: line.number,
-      lastLine: line.number,
-      stack: [],
-      stackComplete: false,
-      interleaved: interrupted || line.broken,
-    };
+    const report = newReport(kind, line);
+    report.interleaved = interrupted || line.broken;
     this.reports.push(report);
     this.#inTrace = false;
     // A warning that breaks into a crash must not take the crash's remaining lines: the crash stays open, marked.
@@ -179,8 +181,6 @@ export class CrashReader {
         tainted === 'Not tainted' ? '' : (tainted ?? '').replace(/^Tainted: /, '').replace(/\s+/g, ' ');
       report.release = release ?? '';
     }
-    const rip = RIP.exec(text);
-    if (rip?.[1] && report.rip === undefined) report.rip = rip[1];
   }
 
   #trace(report: CrashReport, text: string): void {

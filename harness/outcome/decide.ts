@@ -33,7 +33,11 @@ export interface Expected {
   dataDigest: 'None' | 'CRC32C';
   slubMinOrder: number | null;
   onlineCpus: number;
-  /** Merged two-sector writes that each cycle must have issued, or the workload did not try what it should. */
+  allocationGroups: number;
+  immediateData: 'Yes' | 'No';
+  /** Cycles after which the workload ends. */
+  cycles: number;
+  /** Merged two-sector writes that a cycle must have issued on average, or the workload did not try what it should. */
   minMergedPerCycle: number;
 }
 
@@ -53,13 +57,13 @@ export function decideOutcome(
     reason,
     corrupted,
   });
-  const mismatch = guest ? guestMismatch(guest, expected) : null;
-
   if (log.outcome !== 'no-crash') {
     if (markers.phase === 'boot' && /Unable to mount root|No working init|no init found/i.test(log.reason))
       return decide('no-boot', log.reason);
-    if (log.outcome === 'reproduced' && mismatch)
-      return decide('infra-error', `it panicked, but the guest was not as asked: ${mismatch}`);
+    if (log.outcome === 'reproduced') {
+      const wrong = guest ? guestMismatch(guest, expected, 'told') : 'nothing was read back from it';
+      if (wrong) return decide('infra-error', `it panicked, but the guest was not as asked: ${wrong}`);
+    }
     return decide(log.outcome, log.reason, log.corrupted);
   }
   if (end.why === 'interrupted') return decide('infra-error', `interrupted in phase ${markers.phase}`);
@@ -85,10 +89,13 @@ export function decideOutcome(
   }
   if (!markers.finished) return decide('infra-error', 'the workload did not say that it ended');
   if (!guest) return decide('infra-error', 'nothing was read back from the guest');
+  const mismatch = guestMismatch(guest, expected, 'all');
   if (mismatch) return decide('infra-error', `the guest was not as asked: ${mismatch}`);
   const { work } = markers;
   if (!work || work.cycles < 1 || work.bytesWritten < 1)
     return decide('infra-error', 'the workload wrote nothing to the LUN, so it proves nothing');
+  if (work.cycles < expected.cycles)
+    return decide('infra-error', `the workload ended after ${work.cycles} of ${expected.cycles} cycles`);
   if (work.mergedTwoSectorWrites < work.cycles * expected.minMergedPerCycle)
     return decide(
       'infra-error',
@@ -103,35 +110,49 @@ export function decideOutcome(
   );
 }
 
-/** First difference between what was asked for and what the guest had, or null. */
-export function guestMismatch(guest: GuestFacts, expected: Expected): string | null {
+/**
+ * First difference between what was asked for and what the guest had, or null. `all`: a fact that was not told is a difference. `told`:
+ * only facts that were told count, but which module was loaded must be among them (it is told first): a guest may crash early.
+ */
+function guestMismatch(guest: GuestFacts, expected: Expected, facts: 'all' | 'told'): string | null {
   const digest = (value: string | undefined): string =>
     value === '1' ? 'CRC32C' : value === '0' ? 'None' : `${value}`;
+  const yesNo = (value: string | undefined): string =>
+    value === '1' ? 'Yes' : value === '0' ? 'No' : `${value}`;
   const orders = Object.values(guest.slabs).map((slab) => slab.order);
+  const { module } = expected;
+  const [identity, loaded, wantedModule] =
+    module.buildId === null
+      ? ['module srcversion', guest.module.srcversion, module.srcversion]
+      : ['module build id', guest.module.buildId, module.buildId];
+  if (loaded === null || loaded !== wantedModule)
+    return `${identity} is ${loaded ?? 'unknown'}, not ${wantedModule}`;
+  const told = (text: string | undefined | null, value: unknown): unknown => (text == null ? null : value);
   const pairs: [string, unknown, unknown][] = [
     ['kernel release', guest.release, expected.release],
-    ['hardened_usercopy', guest.hardenedUsercopy, expected.hardenedUsercopy],
+    ['hardened_usercopy', told(guest.commandLine, guest.hardenedUsercopy), expected.hardenedUsercopy],
     ['sector size', guest.filesystem.sectorSize, expected.sectorSize],
     ['filesystem block size', guest.filesystem.blockSize, expected.blockSize],
     ['nomerges', guest.block.nomerges, expected.nomerges],
-    ['header digest', digest(guest.iscsi.header_digest), expected.headerDigest],
-    ['data digest', digest(guest.iscsi.data_digest), expected.dataDigest],
-    ['online CPUs', countCpus(guest.cpus.online), expected.onlineCpus],
-    ...(expected.module.buildId === null
-      ? ([['module srcversion', guest.module.srcversion, expected.module.srcversion]] as [
-          string,
-          unknown,
-          unknown,
-        ][])
-      : ([['module build id', guest.module.buildId, expected.module.buildId]] as [
-          string,
-          unknown,
-          unknown,
-        ][])),
+    ['allocation groups', guest.filesystem.allocationGroups, expected.allocationGroups],
+    [
+      'header digest',
+      told(guest.iscsi.header_digest, digest(guest.iscsi.header_digest)),
+      expected.headerDigest,
+    ],
+    ['data digest', told(guest.iscsi.data_digest, digest(guest.iscsi.data_digest)), expected.dataDigest],
+    [
+      'immediate data',
+      told(guest.iscsi.immediate_data, yesNo(guest.iscsi.immediate_data)),
+      expected.immediateData,
+    ],
+    ['online CPUs', told(guest.cpus.online, countCpus(guest.cpus.online)), expected.onlineCpus],
   ];
   for (const [name, found, wanted] of pairs)
-    if (found !== wanted) return `${name} is ${found ?? 'unknown'}, not ${wanted}`;
+    if (found !== wanted && (facts === 'all' || found !== null))
+      return `${name} is ${found ?? 'unknown'}, not ${wanted}`;
   const { slubMinOrder } = expected;
+  if (orders.length === 0 && facts === 'told') return null;
   if (slubMinOrder !== null && (orders.length === 0 || Math.min(...orders) < slubMinOrder))
     return `slab order is ${orders.length === 0 ? 'unknown' : Math.min(...orders)}, not at least ${slubMinOrder}`;
   return null;

@@ -46,6 +46,8 @@ export class GuestMarkers {
       this.holding = false;
     } else if (verb === 'holding') this.holding = true;
     else if (verb === 'failed') this.failure = said;
+    else if (verb === 'ended' && !this.finished)
+      this.failure = 'workload: it ended without saying what it did';
     else if (verb === 'cycle') this.work = work(`cycles=${said}`);
     else if (verb === 'done') {
       this.work = work(said);

@@ -55,7 +55,9 @@ export class RunFolder {
       .map((part) => part.replace(/[^\w.@-]/g, '_'))
       .join('+');
     const relative = join('cells', name, `trial-${String(trial).padStart(3, '0')}`);
-    await mkdir(join(this.path, relative), { recursive: true, mode: 0o700 });
+    await mkdir(dirname(join(this.path, relative)), { recursive: true, mode: 0o700 });
+    // Never a folder that is there already: a trial must not read another's logs.
+    await mkdir(join(this.path, relative), { mode: 0o700 });
     return relative;
   }
 

@@ -1,7 +1,7 @@
 import { readdir } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { UsageError } from '../base/errors.js';
-import { exists } from '../base/files.js';
+import { isExecutable } from '../base/files.js';
 import { suggestion } from '../base/nearest.js';
 import { scenariosDir } from '../base/paths.js';
 import { readYaml } from '../base/yaml-file.js';
@@ -39,7 +39,7 @@ export async function loadScenario(nameOrPath: string): Promise<LoadedScenario> 
     const known = await readdir(join(scenariosDir, 'workloads'));
     throw new UsageError(
       'unknown-workload',
-      `${file}: workload.name: no workload ${scenario.workload.name}${suggestion(scenario.workload.name, known)}`,
+      `${file}: workload.name: no workload ${scenario.workload.name} (a folder with an executable 'run')${suggestion(scenario.workload.name, known)}`,
     );
   }
   return { scenario, workloadDir: workload };
@@ -49,7 +49,7 @@ export async function loadScenario(nameOrPath: string): Promise<LoadedScenario> 
 export async function workloadDir(name: string, beside = scenariosDir): Promise<string | undefined> {
   for (const base of [beside, scenariosDir]) {
     const dir = join(base, 'workloads', name);
-    if (await exists(join(dir, 'run'))) return dir;
+    if (await isExecutable(join(dir, 'run'))) return dir;
   }
   return undefined;
 }

@@ -50,17 +50,17 @@ export const scenarioSchema = z
         immediateData: z.enum(['Yes', 'No']).default('Yes'),
       })
       .prefault({}),
-    block: z
-      .strictObject({ nomerges: z.union([z.literal(0), z.literal(1), z.literal(2)]).default(0) })
-      .prefault({}),
+    block: z.strictObject({ nomerges: z.literal([0, 1, 2]).default(0) }).prefault({}),
     workload: z.strictObject({
       name: z.string().regex(/^[a-z][a-z0-9-]*$/, 'must be the name of a folder in scenarios/workloads'),
       cycles: z.int().min(1).max(10000).describe('cycles after which a guest that still runs has survived'),
       minMergedPerCycle: z
         .int()
         .min(0)
-        .default(1)
-        .describe('merged two-sector writes without which a cycle proves nothing'),
+        .optional()
+        .describe(
+          'merged AGF+AGI writes without which a cycle proves nothing; default: half of the allocation groups',
+        ),
       shuffleObjects: z
         .int()
         .min(0)
@@ -98,12 +98,20 @@ export const scenarioSchema = z
         path: ['vm', 'pinCpu'],
         message: `must be below vm.cpus (${cpus})`,
       });
-    const perGroup = (scenario.lun.sizeGiB * 1024) / scenario.filesystem.allocationGroups;
-    if (perGroup < 16)
+    const { sectorSize, blockSize, allocationGroups } = scenario.filesystem;
+    if (blockSize < sectorSize)
+      context.addIssue({
+        code: 'custom',
+        path: ['filesystem', 'blockSize'],
+        message: `must be at least filesystem.sectorSize (${sectorSize})`,
+      });
+    // mkfs.xfs wants a log of 64 MiB, and the log must fit into one group.
+    const room = Math.floor((scenario.lun.sizeGiB * 1024) / 96);
+    if (allocationGroups > room)
       context.addIssue({
         code: 'custom',
         path: ['filesystem', 'allocationGroups'],
-        message: `XFS needs 16 MiB a group; lun.sizeGiB ${scenario.lun.sizeGiB} has room for ${scenario.lun.sizeGiB * 64}`,
+        message: `a group needs 96 MiB: lun.sizeGiB ${scenario.lun.sizeGiB} has room for ${room}`,
       });
   });
 

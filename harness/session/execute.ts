@@ -2,14 +2,14 @@ import { readFile } from 'node:fs/promises';
 import { cpus, hostname, release, totalmem } from 'node:os';
 import { basename, join } from 'node:path';
 import { execa } from 'execa';
-import { interruptible } from '../base/errors.js';
+import { interruptible, UsageError } from '../base/errors.js';
 import { sweepScratch } from '../base/files.js';
 import { packageRoot } from '../base/paths.js';
 import type { Progress } from '../base/progress.js';
 import { needProgram, tools } from '../host/tools.js';
 import { ensureModulesArchive } from '../image/kernel-modules.js';
 import { ensureLun } from '../image/lun.js';
-import { ensureUserland } from '../image/userland.js';
+import { ensureUserland, userlandPath } from '../image/userland.js';
 import { catalogueEntry, ensureKernel } from '../kernel/catalogue.js';
 import { checkModuleId, ensureModule } from '../module/module.js';
 import { RunFolder } from '../results/run-folder.js';
@@ -31,7 +31,7 @@ export interface RunRequest {
   trials: number;
   results: string;
   accel: 'auto' | Accel;
-  /** Repeats a trial exactly; otherwise each trial draws its own. */
+  /** Seed of the first trial's workload; the next trials count on from it. Without it each trial draws its own. */
   seed?: number;
   /** Changes what the scenario file says. */
   adjust?: (scenario: Scenario) => Scenario;
@@ -72,7 +72,11 @@ export async function executeRun(
     const cellStarted = performance.now();
     for (let number = 1; number <= cell.wantedTrials && !signal.aborted; number++) {
       const relative = await folder.trial(cell, number);
-      const plan = await planTrial(parts[index] as CellParts, number, request.seed ?? newSeed());
+      const plan = await planTrial(
+        parts[index] as CellParts,
+        number,
+        request.seed === undefined ? newSeed() : request.seed + number - 1,
+      );
       const title = `${cell.kernel} ${cell.module} ${cell.scenario} trial ${number}/${cell.wantedTrials}`;
       const outcome = await progress.step(title, (update) =>
         runTrial(
@@ -87,13 +91,24 @@ export async function executeRun(
       Object.assign(cell, judgeCell(cell.trials, cell.wantedTrials), {
         durationSeconds: seconds(cellStarted),
       });
-      Object.assign(document, { durationSeconds: seconds(started), interrupted: signal.aborted });
+      Object.assign(document, { durationSeconds: seconds(started) });
       await folder.save(document);
     }
   }
-  Object.assign(document, { finishedAt: new Date().toISOString(), interrupted: signal.aborted });
+  Object.assign(document, {
+    finishedAt: new Date().toISOString(),
+    interrupted: isInterrupted(document, signal),
+  });
   await folder.save(document);
   return { document, folder: folder.path };
+}
+
+/** A signal that came after the last trial had ended (a kept guest is ended so) interrupted nothing. */
+function isInterrupted({ cells }: RunDocument, signal: AbortSignal): boolean {
+  const short = cells.some(
+    (cell) => cell.trials.length < cell.wantedTrials || cell.trials.some((trial) => trial.interrupted),
+  );
+  return signal.aborted && short;
 }
 
 /** Fetches and builds everything that the run needs. */
@@ -121,12 +136,19 @@ async function prepare(
       lun: await ensureLun(scenario.scenario, kernel),
     });
   }
+  const names = new Set<string>();
+  for (const { kernel, module, loaded: entry } of parts) {
+    const name = `${kernel.id} ${module.id} ${entry.scenario.name}`;
+    if (names.has(name)) throw new UsageError('duplicate-cell', `the cell ${name} is there twice`);
+    names.add(name);
+  }
   const choice = accel ?? { accel: 'tcg', reason: 'no cell' };
   return { parts, document: await newDocument(request, id, choice, userland.archive, parts) };
 }
 
 /** Every name of every cell, before anything is fetched, built or booted. */
 async function checkNames(request: RunRequest): Promise<LoadedScenario[]> {
+  await userlandPath(request.image);
   const loaded: LoadedScenario[] = [];
   for (const cell of request.cells) {
     const entry = await loadScenario(cell.scenario);

@@ -80,7 +80,11 @@ export async function planTrial(parts: CellParts, trial: number, seed: number): 
       dataDigest: scenario.iscsi.dataDigest,
       slubMinOrder: scenario.kernel.slubMinOrder ?? null,
       onlineCpus: scenario.vm.cpus,
-      minMergedPerCycle: scenario.workload.minMergedPerCycle,
+      allocationGroups: scenario.filesystem.allocationGroups,
+      immediateData: scenario.iscsi.immediateData,
+      cycles: scenario.workload.cycles,
+      minMergedPerCycle:
+        scenario.workload.minMergedPerCycle ?? Math.floor(scenario.filesystem.allocationGroups / 2),
     },
   };
 }

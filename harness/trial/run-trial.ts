@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { firstLine } from '../base/errors.js';
+import { firstLine, hasErrno, InfraError } from '../base/errors.js';
 import { writeJson } from '../base/files.js';
 import { classifyLog } from '../outcome/classify.js';
 import { CrashReader } from '../outcome/crash-report.js';
@@ -57,16 +57,30 @@ export async function runTrial(
 ): Promise<TrialOutcome> {
   const markers = new GuestMarkers(plan.token);
   const facts = new FactReader(plan.token);
-  const started = performance.now();
+  let started = performance.now();
   const since = (): number => Math.round(performance.now() - started) / 1000;
   const timings: Record<string, number> = {};
-  const end = await watch(plan, dir, signal, callbacks, attendance, { markers, facts, since, timings });
+  const end = await watch(plan, dir, signal, callbacks, attendance, {
+    markers,
+    facts,
+    since,
+    timings,
+    start: () => {
+      started = performance.now();
+    },
+  });
   timings.outcome ??= since();
 
-  const log = classifyLog(
-    await readFile(join(dir, 'serial.log'), 'latin1').catch(() => ''),
-    plan.scenario.receiver,
-  );
+  const serial = await readFile(join(dir, 'serial.log'), 'latin1').catch((error: unknown) => {
+    // No log: QEMU was never started. A log that cannot be read must not pass for an empty one.
+    if (hasErrno(error, 'ENOENT')) return '';
+    throw new InfraError(
+      'log-lost',
+      `the serial log of trial ${plan.trial} cannot be read: ${firstLine(error)}`,
+      error,
+    );
+  });
+  const log = classifyLog(serial, plan.scenario.receiver);
   const guest = facts.facts(plan.hardenedUsercopyBuilt);
   const decision = decideOutcome(log, markers, guest, plan.expected, end);
   const cite = (entry: { line: number; text: string }): TrialOutcome['evidence'][number] => ({
@@ -100,6 +114,8 @@ interface Observed {
   facts: FactReader;
   since: () => number;
   timings: Record<string, number>;
+  /** QEMU starts now: seconds count from here. */
+  start: () => void;
 }
 
 /** Boots the guest and watches it until there is a reason to end the trial. The VM is gone when this returns. */
@@ -109,7 +125,7 @@ async function watch(
   signal: AbortSignal,
   callbacks: TrialCallbacks,
   attendance: Attendance,
-  { markers, facts, since, timings }: Observed,
+  { markers, facts, since, timings, start }: Observed,
 ): Promise<TrialEnd> {
   if (signal.aborted) return { why: 'interrupted' };
   let finish: (end: TrialEnd) => void = () => {};
@@ -153,7 +169,8 @@ async function watch(
     const keys = makeSshKeys();
     await using initramfs = await openInitramfs(plan, keys, attendance.hold);
     const { scenario } = plan;
-    callbacks.onStatus?.('boot');
+    start();
+    enter();
     const logs = {
       console: join(dir, 'serial.log'),
       guest: join(dir, 'guest.log'),
@@ -171,6 +188,7 @@ async function watch(
       },
       initramfs.fd,
       logs,
+      signal,
     );
     await using _console = await followFile(logs.console, (chunk) => {
       watchdog.sign('console');
@@ -197,6 +215,7 @@ async function watch(
     if (attended && stays) await Promise.race([attended.catch(() => {}), vm.exited, aborted(signal)]);
     return end;
   } catch (error) {
+    if (signal.aborted) return { why: 'interrupted' };
     return { why: 'not-started', message: firstLine(error) };
   } finally {
     watchdog.stop();

@@ -43,6 +43,8 @@ export function judgeCell(trials: readonly TrialOutcome[], wanted: number): Cell
 function tailPageWarnings(trials: readonly TrialOutcome[]): string[] {
   const order = (trial: TrialOutcome): number | undefined => trial.guest?.slabs['kmalloc-512']?.order;
   const flat = trials.some((trial) => order(trial) === 0);
+  if (trials.some((trial) => order(trial) === undefined))
+    return ['the slab geometry is unknown: a fix that forgets tail pages might look clean here too'];
   return flat
     ? ['reached on slabs of one page each (order 0): a fix that forgets tail pages would look clean here too']
     : [];

@@ -30,6 +30,8 @@ export async function followFile(path: string, onChunk: (chunk: Buffer) => void)
     await drain();
   };
   const pumping = pump();
+  // Told when it is disposed of; until then nobody listens.
+  pumping.catch(() => {});
   return {
     async [Symbol.asyncDispose]() {
       stopped = true;

@@ -12,6 +12,22 @@ export interface QmpEvent {
   data?: unknown;
 }
 
+const GREETING_SECONDS = 30;
+const CALL_SECONDS = 30;
+
+async function withTimeout<T>(work: Promise<T>, seconds: number, what: string): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    const error = new InfraError('qmp-timeout', `QEMU did not ${what} within ${seconds} s`);
+    timer = setTimeout(() => reject(error), seconds * 1000);
+  });
+  try {
+    return await Promise.race([work, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 /** Client of the QEMU Machine Protocol (QEMU's docs/interop/qmp-spec) over one stream. */
 export class Qmp {
   readonly #stream: Duplex;
@@ -71,17 +87,18 @@ export class Qmp {
 
   /** Waits for QEMU's greeting and enters command mode. */
   async negotiate(): Promise<void> {
-    await this.#greeting;
+    await withTimeout(this.#greeting, GREETING_SECONDS, 'greet');
     await this.call('qmp_capabilities');
   }
 
   /** Runs one command and returns its result. Throws InfraError if QEMU refuses it or goes away. */
-  call(execute: string, args?: Record<string, unknown>): Promise<unknown> {
+  call(execute: string, args?: Record<string, unknown>, timeoutSeconds = CALL_SECONDS): Promise<unknown> {
     if (this.#closed) return Promise.reject(new InfraError('qmp-closed', 'QEMU closed its control channel'));
     const id = this.#nextId++;
-    return new Promise((resolve, reject) => {
+    const answer = new Promise<unknown>((resolve, reject) => {
       this.#pending.set(id, { resolve, reject });
       this.#stream.write(`${JSON.stringify({ execute, ...(args ? { arguments: args } : {}), id })}\n`);
     });
+    return withTimeout(answer, timeoutSeconds, `answer ${execute}`);
   }
 }

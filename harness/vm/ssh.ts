@@ -51,7 +51,7 @@ export class GuestShell implements Disposable {
     const client = new ssh2.Client();
     return new Promise((resolve, reject) => {
       client.once('ready', () => resolve(new GuestShell(client)));
-      client.once('error', (error) =>
+      client.on('error', (error) =>
         reject(
           new InfraError('ssh-failed', `the guest's ssh server did not answer: ${firstLine(error)}`, error),
         ),
@@ -63,29 +63,6 @@ export class GuestShell implements Disposable {
         privateKey: keys.privateKey,
         hostVerifier: (key: Buffer) => key.equals(keys.hostPublicBlob),
         readyTimeout: timeoutSeconds * 1000,
-      });
-    });
-  }
-
-  /** Runs a command in the guest and returns its output. */
-  run(command: string): Promise<{ output: string; code: number | null }> {
-    return new Promise((resolve, reject) => {
-      this.#client.exec(command, (error, channel) => {
-        if (error) {
-          reject(new InfraError('ssh-failed', `cannot run '${command}' in the guest`, error));
-          return;
-        }
-        let output = '';
-        let code: number | null = null;
-        const take = (chunk: Buffer): void => {
-          output += chunk.toString('utf8');
-        };
-        channel.on('data', take);
-        channel.stderr.on('data', take);
-        channel.on('exit', (exit: number | null) => {
-          code = exit;
-        });
-        channel.on('close', () => resolve({ output, code }));
       });
     });
   }

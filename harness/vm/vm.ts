@@ -1,7 +1,7 @@
 import { open } from 'node:fs/promises';
 import type { Duplex } from 'node:stream';
 import { execa } from 'execa';
-import { firstLine, InfraError } from '../base/errors.js';
+import { firstLine, InfraError, interruptible } from '../base/errors.js';
 import { needProgram } from '../host/tools.js';
 import { FD, qemuArgs, type VmSpec } from './qemu-args.js';
 import { Qmp } from './qmp.js';
@@ -61,10 +61,15 @@ export class RunningVm implements AsyncDisposable {
  * Starts QEMU. It is started through `setpriv --pdeathsig KILL`, so the kernel ends it when this process ends, even by SIGKILL.
  * `initramfs` is a file descriptor of this process: the archive has no name on disk, so nothing can be left behind.
  */
-export async function startVm(spec: VmSpec, initramfs: number, logs: VmLogs): Promise<RunningVm> {
+export async function startVm(
+  spec: VmSpec,
+  initramfs: number,
+  logs: VmLogs,
+  signal: AbortSignal,
+): Promise<RunningVm> {
   const [setpriv, qemu] = [await needProgram('setpriv'), await needProgram('qemu-system-x86_64')];
-  for (const path of [logs.console, logs.guest]) await (await open(path, 'a', 0o600)).close();
-  const qemuLog = await open(logs.qemu, 'a', 0o600);
+  for (const path of [logs.console, logs.guest]) await (await open(path, 'wx', 0o600)).close();
+  const qemuLog = await open(logs.qemu, 'wx', 0o600);
   const args = qemuArgs(spec, logs);
   await qemuLog.write(`${['qemu-system-x86_64', ...args].join(' ')}\n`);
   // execa takes any descriptor; its types list 3 to 9 only.
@@ -99,9 +104,10 @@ export async function startVm(spec: VmSpec, initramfs: number, logs: VmLogs): Pr
   const qmp = new Qmp(control);
   const vm = new RunningVm(child.pid ?? 0, qmp, exited, (signal) => child.kill(signal));
   try {
-    await qmp.negotiate();
+    await interruptible(qmp.negotiate(), signal);
   } catch (error) {
     await vm.stop();
+    if (signal.aborted) throw error;
     const { words } = await exited;
     throw new InfraError('qemu-failed', `QEMU did not start: ${words || firstLine(error)}`, error);
   }

@@ -1,8 +1,9 @@
 import { mkdir, statfs } from 'node:fs/promises';
 import { availableParallelism, freemem, totalmem } from 'node:os';
 import { EXIT } from '../../base/errors.js';
+import { exists } from '../../base/files.js';
 import { cacheDir } from '../../base/paths.js';
-import { findProgram, tools } from '../../host/tools.js';
+import { findProgram, libraries, tools } from '../../host/tools.js';
 import { catalogue, presentKernel } from '../../kernel/catalogue.js';
 import { chooseAccel } from '../../vm/accel.js';
 import { printResult } from '../context.js';
@@ -20,8 +21,14 @@ const GIB = 2 ** 30;
 const [MIN_DISK, MIN_MEMORY] = [4 * GIB, 2 * GIB];
 
 /** `loopanic doctor`: what this host can do, a line per finding, and how to mend what is missing. */
-export async function doctor(args: { json: boolean; accel: 'auto' | 'kvm' | 'tcg' }): Promise<number> {
-  const findings = [...(await toolFindings()), await kvmFinding(), await diskFinding(), memoryFinding()];
+export async function doctor(args: { json: boolean }): Promise<number> {
+  const findings = [
+    ...(await toolFindings()),
+    ...(await libraryFindings()),
+    await kvmFinding(),
+    await diskFinding(),
+    memoryFinding(),
+  ];
   const bad = findings.filter((finding) => finding.state === 'missing' && finding.need === 'needed');
   printResult(args.json, { ok: bad.length === 0, findings }, () => [
     ...findings.map(
@@ -42,6 +49,19 @@ async function toolFindings(): Promise<Finding[]> {
       if (path) return { what: program, state: 'ok', need, text: purpose };
       const mend = `install ${debian} (dnf: ${fedora})`;
       return { what: program, state: 'missing', need, text: `${need}: ${purpose}`, mend };
+    }),
+  );
+}
+
+async function libraryFindings(): Promise<Finding[]> {
+  // Debian's paths; elsewhere a module build tells by itself.
+  if (!(await findProgram('apt-get'))) return [];
+  return Promise.all(
+    libraries.map(async ({ file, debian }): Promise<Finding> => {
+      const base = { what: debian, need: 'needed' as const, text: 'module builds load it' };
+      return (await exists(file))
+        ? { ...base, state: 'ok' }
+        : { ...base, state: 'missing', mend: `install ${debian}` };
     }),
   );
 }

@@ -1,7 +1,6 @@
 import { stat } from 'node:fs/promises';
-import { interruptible } from '../../base/errors.js';
 import { ensureUserland, imageNames, userlandPath } from '../../image/userland.js';
-import { type Context, printResult, progressFor, table } from '../context.js';
+import { printResult, progressFor, table } from '../context.js';
 
 /** `loopanic image ls`: guest images, and which are built. */
 export async function imageList(args: { json: boolean }): Promise<number> {
@@ -29,11 +28,8 @@ export async function imageList(args: { json: boolean }): Promise<number> {
 }
 
 /** `loopanic image build [NAME]`: builds a guest image anew. */
-export async function imageBuild(
-  args: { name: string; json: boolean },
-  { signal }: Context,
-): Promise<number> {
-  const image = await interruptible(ensureUserland(args.name, progressFor(), true), signal);
+export async function imageBuild(args: { name: string; json: boolean }): Promise<number> {
+  const image = await ensureUserland(args.name, progressFor(), true);
   printResult(args.json, image, () => [`${image.name}: ${image.archive}`]);
   return 0;
 }

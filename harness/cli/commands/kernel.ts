@@ -1,7 +1,6 @@
-import { interruptible } from '../../base/errors.js';
 import { catalogue, fetchKernel, presentKernel } from '../../kernel/catalogue.js';
 import { configOption } from '../../kernel/kernel.js';
-import { type Context, printResult, progressFor, table } from '../context.js';
+import { printResult, progressFor, table } from '../context.js';
 
 /** `loopanic kernel ls`: the catalogue, and what of it is on this host. */
 export async function kernelList(args: { json: boolean }): Promise<number> {
@@ -35,8 +34,8 @@ export async function kernelList(args: { json: boolean }): Promise<number> {
 }
 
 /** `loopanic kernel fetch ID`: the newest version that the catalogue's suite has. */
-export async function kernelFetch(args: { id: string; json: boolean }, { signal }: Context): Promise<number> {
-  const kernel = await interruptible(fetchKernel(args.id, progressFor()), signal);
+export async function kernelFetch(args: { id: string; json: boolean }): Promise<number> {
+  const kernel = await fetchKernel(args.id, progressFor());
   const { id, release, version, packages } = kernel;
   printResult(args.json, { id, release, version, packages }, () => [`${id}: ${release} (${version})`]);
   return 0;

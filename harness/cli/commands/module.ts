@@ -1,7 +1,6 @@
-import { interruptible } from '../../base/errors.js';
 import { ensureKernel } from '../../kernel/catalogue.js';
 import { ensureModule, variants } from '../../module/module.js';
-import { type Context, printResult, progressFor, table } from '../context.js';
+import { printResult, progressFor, table } from '../context.js';
 
 /** `loopanic module ls`: what can stand in for libiscsi_tcp.ko. */
 export async function moduleList(args: { json: boolean }): Promise<number> {
@@ -14,10 +13,7 @@ export async function moduleList(args: { json: boolean }): Promise<number> {
 }
 
 /** `loopanic module build --kernel ID [NAME...]`: builds variants (all of them if none is named) for one kernel. */
-export async function moduleBuild(
-  args: { kernel: string; names: string[]; json: boolean },
-  { signal }: Context,
-): Promise<number> {
+export async function moduleBuild(args: { kernel: string; names: string[]; json: boolean }): Promise<number> {
   const progress = progressFor();
   const names = args.names.length > 0 ? args.names : Object.keys(await variants());
   const work = async () => {
@@ -29,7 +25,7 @@ export async function moduleBuild(
     }
     return built;
   };
-  const built = await interruptible(work(), signal);
+  const built = await work();
   printResult(args.json, built, () =>
     table(built.map((row) => [row.id, row.kernel, row.srcversion ?? row.buildId ?? '-', row.file])),
   );

@@ -1,25 +1,17 @@
 import { execa } from 'execa';
-import { EXIT, firstLine, InfraError, interruptible } from '../../base/errors.js';
+import { EXIT, firstLine, InfraError } from '../../base/errors.js';
 import { exists, sweepScratch } from '../../base/files.js';
 import type { Progress } from '../../base/progress.js';
-import { findProgram, tools } from '../../host/tools.js';
+import { findProgram, libraries, tools } from '../../host/tools.js';
 import { ensureModulesArchive } from '../../image/kernel-modules.js';
 import { ensureUserland } from '../../image/userland.js';
 import { ensureBuildTree } from '../../kernel/build-tree.js';
 import { ensureKernel } from '../../kernel/catalogue.js';
 import { chooseAccel } from '../../vm/accel.js';
-import { type Context, printResult, progressFor } from '../context.js';
-
-const LIBRARIES = [
-  // Debian's kbuild tools link against it; no program of ours tells that it is missing.
-  { file: '/usr/lib/x86_64-linux-gnu/libelf.so.1', debian: 'libelf1' },
-];
+import { printResult, progressFor } from '../context.js';
 
 /** `loopanic setup`: host packages, default kernel and default image. Safe to repeat. */
-export async function setup(
-  args: { kernel: string; image: string; json: boolean },
-  { signal }: Context,
-): Promise<number> {
+export async function setup(args: { kernel: string; image: string; json: boolean }): Promise<number> {
   const progress = progressFor();
   const work = async () => {
     await sweepScratch();
@@ -36,7 +28,7 @@ export async function setup(
       accel,
     };
   };
-  const done = await interruptible(work(), signal);
+  const done = await work();
   printResult(args.json, done, () => [
     `ready: ${done.kernel.id} ${done.kernel.release} (${done.kernel.version}), image ${done.image}, ${done.accel.accel} (${done.accel.reason})`,
   ]);
@@ -45,10 +37,11 @@ export async function setup(
 
 async function installPackages(progress: Progress): Promise<string[]> {
   const missing: { debian: string; fedora: string }[] = [];
+  // Optional tools too: setup is what a user runs to have everything.
   for (const tool of tools) if (!(await findProgram(tool.program))) missing.push(tool);
   const packages = new Set(missing.map((tool) => tool.debian));
   if (await findProgram('apt-get'))
-    for (const library of LIBRARIES) if (!(await exists(library.file))) packages.add(library.debian);
+    for (const library of libraries) if (!(await exists(library.file))) packages.add(library.debian);
   if (packages.size === 0) return [];
   const names = [...packages];
   const apt = await findProgram('apt-get');
@@ -69,9 +62,10 @@ async function installPackages(progress: Progress): Promise<string[]> {
   await progress.step(`installing ${names.join(' ')}`, async (update) => {
     const call = async (...args: string[]): Promise<void> => {
       update(`apt-get ${args[0]}`);
-      const [program, first] = sudo ? [sudo, [apt]] : [apt, []];
-      await execa(program, [...first, '-q', '-y', ...args], {
-        env: { DEBIAN_FRONTEND: 'noninteractive', LC_ALL: 'C' },
+      // Through env: sudo passes none of its caller's environment on.
+      const words = ['env', 'DEBIAN_FRONTEND=noninteractive', 'LC_ALL=C', apt, '-q', '-y', ...args];
+      const [program, ...rest] = sudo ? [sudo, ...words] : words;
+      await execa(program ?? apt, rest, {
         stdin: 'inherit',
       }).catch((error: unknown) => {
         const words = String((error as { stderr?: string }).stderr ?? '')

@@ -79,14 +79,14 @@ for (const [title, from, to, line] of [
     'no room',
     /sizeGiB: 16/,
     'sizeGiB: 1',
-    /s\.yaml:\d+: filesystem\.allocationGroups: XFS needs 16 MiB a group/,
+    /s\.yaml:\d+: filesystem\.allocationGroups: a group needs 96 MiB: .* room for 10$/,
   ],
   ['not YAML', /workload:/, 'workload: [', /s\.yaml:\d+: not valid YAML/],
   [
     'unknown workload',
     /name: ag-sweep/,
     'name: ag-swep',
-    /workload\.name: no workload ag-swep; did you mean ag-sweep\?/,
+    /workload\.name: no workload ag-swep \(.*\); did you mean ag-sweep\?/,
   ],
 ] as const)
   test(`a scenario with a ${title}: file, line, key`, async (t) => {
@@ -123,6 +123,16 @@ test('a matrix whose expectation names no cell', async (t) => {
     ['matrix', file],
     /m\.matrix\.yaml:5: expect\.0\.module: stok is not one of modules: stock/,
   );
+});
+
+test('options given twice, broken aliases, and a cache that cannot be used', async (t) => {
+  await refused(t, ['run', 'xfs-lopback', '--kernel', 'a', '--kernel', 'b'], /unknown scenario/);
+  const alias = await tempFile(t, 's.yaml', 'summary: *nothing\n');
+  await refused(t, ['run', alias], /s\.yaml: not valid YAML: Unresolved alias/);
+  const env = { XDG_CACHE_HOME: '/dev/null' };
+  const result = await loopanic(['image', 'build'], { env: { ...env, PATH: await fakeTools(t) } });
+  t.is(result.code, 2);
+  t.regex(result.stderr, /the cache \/dev\/null\/loopanic cannot be written to \(.*\): set XDG_CACHE_HOME$/);
 });
 
 test('modules that are none', async (t) => {

@@ -161,6 +161,17 @@ test("two CPUs' characters in one line make it unreadable", async (t) => {
   t.true(verdict.corrupted);
 });
 
+test('lockup messages long before the panic, which have no end of their own, do not spoil it', async (t) => {
+  for (const text of [
+    'watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [tgtd:123]',
+    'rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:',
+  ]) {
+    const verdict = classifyLog(`[   16.000000] ${text}\n${await goldenLog(DEBIAN)}`);
+    t.is(verdict.outcome, 'reproduced', text);
+    t.is(verdict.warnings.length, 1);
+  }
+});
+
 test('a warning before the panic does not hide it', async (t) => {
   const verdict = classifyLog((await goldenLog('boot-with-warnings.log')) + (await goldenLog(DEBIAN)));
   t.is(verdict.outcome, 'reproduced');
@@ -205,6 +216,16 @@ test('logs as dmesg, journal and caller ids print them', async (t) => {
   t.is(classifyLog(journal).outcome, 'reproduced');
   t.is(classifyLog(log.replace(/^(\[\s*\d+\.\d+\])/gm, '$1[T28054]')).outcome, 'reproduced');
   t.is(classifyLog(log.replace(/^\[\s*\d+\.\d+\] /gm, '')).outcome, 'reproduced');
+  for (const prefix of [
+    'Nov 22 03:10:11 storage01 kernel: ',
+    '2026-11-22T03:10:11+0100 storage01 kernel: ',
+    '[Sun Nov 22 03:10:11 2026] ',
+    'kern  :emerg : [85774.558604] ',
+  ])
+    t.is(classifyLog(log.replace(/^\[\s*\d+\.\d+\] /gm, prefix)).outcome, 'reproduced', prefix);
+  const oops =
+    'Nov 22 03:10:11 host kernel: BUG: unable to handle kernel NULL pointer dereference at 0000000000000008';
+  t.is(classifyLog(oops).outcome, 'other-crash');
   t.is(classifyLog(log.replace(/^/gm, '<0>')).outcome, 'reproduced');
   t.is(classifyLog(log.replaceAll('\n', '\r\n')).outcome, 'reproduced');
 });

@@ -17,6 +17,9 @@ const expected: Expected = {
   dataDigest: 'None',
   slubMinOrder: 3,
   onlineCpus: 1,
+  allocationGroups: 128,
+  immediateData: 'Yes',
+  cycles: 2,
   minMergedPerCycle: 64,
 };
 const facts = [
@@ -32,6 +35,8 @@ const facts = [
   'filesystem.blockSize 4096',
   'iscsi.header_digest 0',
   'iscsi.data_digest 0',
+  'iscsi.immediate_data 1',
+  'filesystem.allocationGroups 128',
 ];
 const survivor = [
   '[    0.000000] Linux version 6.1.0-56-amd64',
@@ -105,6 +110,7 @@ test('no survivor if the workload did nothing, or too little', (t) => {
     /40 merged two-sector writes in 20 cycles, not 64 a cycle/,
   );
   t.is(done('').outcome, 'infra-error');
+  t.regex(done('cycles=1 merged=130 bytes=99999').reason, /ended after 1 of 2 cycles/);
 });
 
 test('no survivor if the end of the workload was not said, or said by something else', (t) => {
@@ -171,6 +177,33 @@ test('a panic of a guest that was not as asked proves nothing about the module',
     change('buildId f00d', 'buildId beef'),
   );
   t.is(decision.outcome, 'infra-error');
+});
+
+test('a panic before all facts were told counts if the module was; without the module it does not', async (t) => {
+  const log = (await goldenLog('debian-6.1.192-unpatched-serial.log')).split('\n');
+  const early = (guest: string[]) =>
+    decide([...survivor.slice(0, 2), ...log], { why: 'crashed' }, guest).outcome;
+  t.is(early(['module.srcversion ABC', 'module.buildId f00d']), 'reproduced');
+  t.is(early(['release 6.1.0-56-amd64']), 'infra-error');
+  t.is(early([]), 'infra-error');
+});
+
+test('a kernel finding without a crash makes it warned', (t) => {
+  for (const text of [
+    'BUG: KASAN: slab-out-of-bounds in x',
+    'INFO: task mount:99 blocked for more than 120 seconds.',
+  ])
+    t.is(
+      decide([...survivor.slice(0, 3), `[    9.500000] ${text}`, ...survivor.slice(3)]).outcome,
+      'warned',
+      text,
+    );
+});
+
+test('a workload that ends without a word is an infra-error', (t) => {
+  const ended = '[   10.000000] loopanic:c0ffee00: ended';
+  t.is(decide([...survivor.slice(0, 4), ended], { why: 'step-failed' }).outcome, 'infra-error');
+  t.is(decide([...survivor, ended]).outcome, 'survived');
 });
 
 test('interrupted, left and dead guests are infra-errors', (t) => {
