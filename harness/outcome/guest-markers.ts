@@ -24,7 +24,8 @@ export class GuestMarkers {
   failure: string | undefined;
   /** The guest waits for a person to start the workload. */
   holding = false;
-  work: WorkDone | undefined;
+  /** Null until the workload begins. */
+  work: WorkDone | null = null;
   /** Line of the first marker: the kernel's own boot messages end there. */
   firstLine = 0;
   readonly #prefix: string;
@@ -44,6 +45,7 @@ export class GuestMarkers {
       const phase = phases.find((name) => name === said);
       if (phase) this.phase = phase;
       this.holding = false;
+      if (phase === 'workload') this.work = { cycles: 0, mergedTwoSectorWrites: 0, bytesWritten: 0 };
     } else if (verb === 'holding') this.holding = true;
     else if (verb === 'failed') this.failure = said;
     else if (verb === 'ended' && !this.finished)

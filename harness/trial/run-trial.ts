@@ -101,7 +101,7 @@ export async function runTrial(
     timings,
     accel: plan.accel,
     guest,
-    workload: markers.work ?? null,
+    workload: markers.work,
     evidence: log.evidence.map(cite),
     warnings: log.warnings.map(cite),
   };
