@@ -136,7 +136,7 @@ export function isAlive(pid: number): boolean {
 /**
  * Makes `target` once: `build` fills a scratch path next to nothing else, which is renamed to `target` when it is whole.
  * Two builders at once are harmless: the second finds the first's result. Returns true if it was built now.
- * `anew` builds in any case and replaces `target` (a file) only when the new one is whole.
+ * `anew` builds in any case and replaces `target` only when the new one is whole.
  */
 export async function buildOnce(
   target: string,
@@ -148,6 +148,8 @@ export async function buildOnce(
   const temp = join(scratch.path, 'out');
   await build(temp);
   await mkdir(dirname(target), { recursive: true, mode: 0o700 });
+  // A folder cannot be renamed onto another: the old one goes into the scratch folder, and with it.
+  if (anew) await rename(target, join(scratch.path, 'old')).catch(() => {});
   try {
     await rename(temp, target);
   } catch (error) {

@@ -65,6 +65,11 @@ if (process.env.NO_COLOR) process.env.FORCE_COLOR = '0';
 
 const kernel = { type: 'string', default: 'debian-6.1', describe: 'kernel id (loopanic kernel ls)' } as const;
 const image = { type: 'string', default: 'minimal', describe: 'guest image (loopanic image ls)' } as const;
+const dump = {
+  choices: ['kdump', 'qmp', 'none'] as const,
+  default: 'kdump' as const,
+  describe: 'how a crash is captured; kdump falls back to qmp',
+} as const;
 const trials = { type: 'number', default: 1, describe: 'boots of each cell' } as const;
 
 const parser = globalOptions(yargs(argv))
@@ -97,6 +102,7 @@ const parser = globalOptions(yargs(argv))
         })
         .option('image', image)
         .option('trials', trials)
+        .option('dump', dump)
         .option('seed', {
           type: 'number',
           describe: "repeats a trial's random choices (outcome.json has its seed)",
@@ -129,7 +135,8 @@ const parser = globalOptions(yargs(argv))
       y
         .positional('file', { type: 'string', demandOption: true, describe: 'matrix file (YAML)' })
         .option('image', image)
-        .option('trials', trials),
+        .option('trials', trials)
+        .option('dump', dump),
     doesOwnCleanup(matrix),
   )
   .command(

@@ -21,15 +21,28 @@ export const guestModules = [
   'xfs',
 ] as const;
 
-/** Archive with the modules of one kernel that a guest loads and everything they depend on. Cached by kernel and list. */
+/** Modules that a guest loads if its kernel has them: QEMU's vmcoreinfo device, for dumps that QEMU takes. */
+export const optionalModules = ['qemu_fw_cfg'] as const;
+
+/** Modules that the crash kernel loads (vm-images/capture/init). */
+const captureModules = ['virtio_console'] as const;
+
+/** Archive with the modules of one kernel that a guest or its crash kernel loads and everything they depend on. Cached by kernel and list. */
 export async function ensureModulesArchive(kernel: Kernel): Promise<string> {
-  const key = contentKey(kernel.id, kernel.version, kernel.release, ...guestModules);
+  const key = contentKey(
+    kernel.id,
+    kernel.version,
+    kernel.release,
+    ...guestModules,
+    ...optionalModules,
+    ...captureModules,
+  );
   const target = cacheDir('images', `modules-${kernel.id}-${key}.cpio`);
   await buildOnce(target, async (out) => {
     const [modprobe, depmod] = [await needProgram('modprobe'), await needProgram('depmod')];
     await using scratch = await scratchDir('modules');
     const tree = join('lib/modules', kernel.release);
-    for (const name of guestModules) {
+    for (const name of [...guestModules, ...captureModules, ...optionalModules]) {
       const args = [
         '-d',
         kernel.modulesRoot,
@@ -41,6 +54,7 @@ export async function ensureModulesArchive(kernel: Kernel): Promise<string> {
       ];
       const found = await execa(modprobe, args, { reject: false, env: { LC_ALL: 'C' } });
       if (found.failed && !/not found in directory/.test(found.stderr)) throw commandError('modprobe', found);
+      if (found.failed && (optionalModules as readonly string[]).includes(name)) continue;
       if (found.failed)
         throw new UsageError(
           'no-such-module',

@@ -1,4 +1,4 @@
-import { readdir, readFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import * as z from 'zod';
@@ -15,13 +15,19 @@ const recipeSchema = z.strictObject({
   suite: z.string(),
   packages: z.array(z.string()).min(1),
   programs: z.array(z.string().startsWith('/')).min(1),
+  capture: z.array(z.string().startsWith('/')).min(1),
 });
 
-/** A guest userland on this host: one cpio archive, cached by the content of its recipe. */
+/** A guest userland on this host, cached by the content of its recipe: two cpio archives in one folder. */
 export interface Userland {
   name: string;
+  /** For the guest. */
   archive: string;
+  /** For its crash kernel. */
+  capture: string;
 }
+
+const ARCHIVES = { archive: 'userland.cpio', capture: 'capture.cpio' } as const;
 
 /** Names of the images that come with loopanic. */
 export async function imageNames(): Promise<string[]> {
@@ -33,25 +39,25 @@ export async function imageNames(): Promise<string[]> {
   return names.sort();
 }
 
-/** Where the archive of an image is or will be. Throws UsageError for an unknown name. */
+/** Where the archives of an image are or will be. Throws UsageError for an unknown name. */
 export async function userlandPath(name: string): Promise<string> {
   const names = await imageNames();
   if (!names.includes(name))
     throw new UsageError('unknown-image', `unknown image ${name}${suggestion(name, names)}`);
   const dir = join(imagesDir, name);
   const parts = await Promise.all(['image.yaml', 'assemble'].map((file) => readFile(join(dir, file))));
-  return cacheDir('images', `${name}-${contentKey(...parts)}.cpio`);
+  return cacheDir('images', `${name}-${contentKey(...parts)}`);
 }
 
 /** The image's userland, built with mmdebstrap now if it is not in the cache or if `rebuild` asks for it. */
 export async function ensureUserland(name: string, progress: Progress, rebuild = false): Promise<Userland> {
-  const archive = await userlandPath(name);
-  if (rebuild || !(await exists(archive))) {
+  const dir = await userlandPath(name);
+  if (rebuild || !(await exists(dir))) {
     const recipe = await readYaml(join(imagesDir, name, 'image.yaml'), recipeSchema);
     const build = (out: string): Promise<void> => buildUserland(name, recipe, out, progress);
-    await buildOnce(archive, build, rebuild);
+    await buildOnce(dir, build, rebuild);
   }
-  return { name, archive };
+  return { name, archive: join(dir, ARCHIVES.archive), capture: join(dir, ARCHIVES.capture) };
 }
 
 async function buildUserland(
@@ -68,8 +74,14 @@ async function buildUserland(
     await using scratch = await scratchDir('image');
     const tmp = process.getuid?.() === 0 ? { TMPDIR: scratch.path } : {};
     const quote = (word: string): string => `'${word.replaceAll("'", "'\\''")}'`;
-    const hook = [join(imagesDir, name, 'assemble'), ...recipe.programs].map(quote);
-    hook.splice(1, 0, '"$1"');
+    const hooks = [
+      { archive: 'userland', programs: recipe.programs },
+      { archive: 'capture', programs: recipe.capture },
+    ].flatMap(({ archive, programs }) => [
+      `--extract-hook=${quote(join(imagesDir, name, 'assemble'))} "$1" ${archive} ${programs.map(quote).join(' ')}`,
+      `--extract-hook=download /${archive}.cpio ${quote(join(out, `${archive}.cpio`))}`,
+    ]);
+    await mkdir(out);
     const child = execa(
       setpriv,
       [
@@ -83,8 +95,7 @@ async function buildUserland(
         '--architectures=amd64',
         '--format=null',
         `--include=${recipe.packages.join(',')}`,
-        `--extract-hook=${hook.join(' ')}`,
-        `--extract-hook=download /userland.cpio ${quote(out)}`,
+        ...hooks,
         recipe.suite,
         '-',
         '-',

@@ -46,9 +46,9 @@ export function classifyLog(log: string, receiver = 'tgtd'): LogVerdict {
   }
   for (const report of reader.reports)
     if (report.kind === 'warning') warnings.push({ line: report.line, text: report.title });
-  warnings.sort((a, b) => a.line - b.line);
-
   const { crash } = reader;
+  // What comes after a crash, a crash kernel's boot included, is its consequence.
+  const found = warnings.filter((entry) => !crash || entry.line < crash.line).sort((a, b) => a.line - b.line);
   if (!crash)
     return {
       outcome: 'no-crash',
@@ -57,7 +57,7 @@ export function classifyLog(log: string, receiver = 'tgtd'): LogVerdict {
       corrupted: false,
       kernel,
       evidence: [],
-      warnings,
+      warnings: found,
     };
   const signature = signatureOf(crash);
   const judged = judge(crash, signature, receiver);
@@ -66,7 +66,7 @@ export function classifyLog(log: string, receiver = 'tgtd'): LogVerdict {
     signature,
     kernel: crash.release ?? kernel,
     evidence: evidenceOf(crash, lines),
-    warnings,
+    warnings: found,
   };
 }
 

@@ -57,9 +57,9 @@ const HEADER =
   /^(?:WARNING: )?CPU: (\d+) (?:UID: \d+ )?PID: (\d+) Comm: (.{1,15}?) (?:Kdump: loaded )?(Not tainted|Tainted: \S(?:.*?\S)?) +(\d+\.\d+\S*) #/;
 const TRACE_ENTRY = /^\s*(?:\[<[0-9a-fx]+>\] ?)?(\? )?([A-Za-z_][\w.$]*)\+0x[0-9a-f]+\/0x[0-9a-f]+/;
 const TRACE_END =
-  /^\s*(<\/TASK>|RIP: 00[23]3|Code:|Modules linked in:|---\[ end trace|Kernel panic|RIP {1,2}\[<|DWARF2)/;
+  /^\s*(<\/TASK>|Linux version |RIP: 00[23]3|Code:|Modules linked in:|---\[ end trace|Kernel panic|RIP {1,2}\[<|DWARF2)/;
 const END =
-  /^---\[ end trace|^Kernel panic - not syncing|^RIP {1,2}\[<[0-9a-f]+>\]|^Rebooting in|^Kernel Offset:/;
+  /^---\[ end trace|^Kernel panic - not syncing|^RIP {1,2}\[<[0-9a-f]+>\]|^Rebooting in|^Kernel Offset:|^Linux version /;
 
 function usercopyMessage(text: string): UsercopyMessage | undefined {
   const old = USERCOPY_OLD.exec(text);

@@ -24,6 +24,8 @@ export class GuestMarkers {
   failure: string | undefined;
   /** The guest waits for a person to start the workload. */
   holding = false;
+  /** What the crash kernel said last: `up`, `writing`, `done`, `failed WHY`. */
+  capture: string | undefined;
   /** Null until the workload begins. */
   work: WorkDone | null = null;
   /** Line of the first marker: the kernel's own boot messages end there. */
@@ -50,6 +52,7 @@ export class GuestMarkers {
     else if (verb === 'failed') this.failure = said;
     else if (verb === 'ended' && !this.finished)
       this.failure = 'workload: it ended without saying what it did';
+    else if (verb === 'capture') this.capture = said;
     else if (verb === 'cycle') this.work = work(`cycles=${said}`);
     else if (verb === 'done') {
       this.work = work(said);

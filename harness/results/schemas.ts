@@ -1,10 +1,17 @@
 import * as z from 'zod';
+import { dumpSchema } from '../outcome/dump-schema.js';
 import { outcomeSchema } from '../outcome/outcome-schema.js';
 import { matrixSchema } from '../scenario/load-matrix.js';
 import { scenarioSchema } from '../scenario/scenario-schema.js';
 import { runSchema } from './run-schema.js';
 
-const schemas = { run: runSchema, outcome: outcomeSchema, scenario: scenarioSchema, matrix: matrixSchema };
+const schemas = {
+  run: runSchema,
+  outcome: outcomeSchema,
+  dump: dumpSchema,
+  scenario: scenarioSchema,
+  matrix: matrixSchema,
+};
 
 /** The JSON Schemas that loopanic publishes in harness/schemas, by file name. Files that people write are described as input. */
 export function publishedSchemas(): Record<string, unknown> {

@@ -18,6 +18,12 @@ export const scenarioSchema = z
           .describe('CPUs that could be plugged in; SLUB sizes slabs by them'),
         pinCpu: z.int().min(0).optional().describe('CPU that the trial is bound to'),
         memoryMiB: z.int().min(512).max(1048576).default(1024),
+        crashkernelMiB: z
+          .int()
+          .min(64)
+          .max(1024)
+          .default(192)
+          .describe('memory kept for the crash kernel, with kdump'),
       })
       .prefault({}),
     kernel: z
@@ -85,7 +91,13 @@ export const scenarioSchema = z
       .prefault({}),
   })
   .superRefine((scenario, context) => {
-    const { cpus, possibleCpus, pinCpu } = scenario.vm;
+    const { cpus, possibleCpus, pinCpu, memoryMiB, crashkernelMiB } = scenario.vm;
+    if (crashkernelMiB > memoryMiB / 2)
+      context.addIssue({
+        code: 'custom',
+        path: ['vm', 'crashkernelMiB'],
+        message: `must be at most half of vm.memoryMiB (${memoryMiB})`,
+      });
     if (possibleCpus !== undefined && possibleCpus < cpus)
       context.addIssue({
         code: 'custom',

@@ -1,12 +1,13 @@
 import { readFile } from 'node:fs/promises';
 import { cpus, hostname, release, totalmem } from 'node:os';
-import { basename, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { execa } from 'execa';
 import { interruptible, UsageError } from '../base/errors.js';
 import { sweepScratch } from '../base/files.js';
 import { packageRoot } from '../base/paths.js';
 import type { Progress } from '../base/progress.js';
 import { needProgram, tools } from '../host/tools.js';
+import { ensureCaptureArchive } from '../image/capture.js';
 import { ensureModulesArchive } from '../image/kernel-modules.js';
 import { ensureLun } from '../image/lun.js';
 import { ensureUserland, userlandPath } from '../image/userland.js';
@@ -17,7 +18,7 @@ import type { RunCell, RunDocument } from '../results/run-schema.js';
 import type { MatrixCell } from '../scenario/load-matrix.js';
 import { loadScenario } from '../scenario/load-scenario.js';
 import type { LoadedScenario, Scenario } from '../scenario/scenario-schema.js';
-import { type CellParts, newSeed, planTrial } from '../trial/plan.js';
+import { type CellParts, type DumpMethod, newSeed, planTrial } from '../trial/plan.js';
 import { type Attendance, runTrial } from '../trial/run-trial.js';
 import { judgeCell } from '../verdict/cell-verdict.js';
 import { type AccelChoice, chooseAccel } from '../vm/accel.js';
@@ -29,6 +30,7 @@ export interface RunRequest {
   cells: MatrixCell[];
   image: string;
   trials: number;
+  dump: DumpMethod;
   results: string;
   accel: 'auto' | Accel;
   /** Seed of the first trial's workload; the next trials count on from it. Without it each trial draws its own. */
@@ -76,6 +78,7 @@ export async function executeRun(
         parts[index] as CellParts,
         number,
         request.seed === undefined ? newSeed() : request.seed + number - 1,
+        request.dump,
       );
       const title = `${cell.kernel} ${cell.module} ${cell.scenario} trial ${number}/${cell.wantedTrials}`;
       const outcome = await progress.step(title, (update) =>
@@ -126,13 +129,15 @@ async function prepare(
     const module = await ensureModule(cell.module, kernel, progress);
     accel ??= await chooseAccel(request.accel, kernel.vmlinuz);
     const scenario = loaded[index] as LoadedScenario;
+    const modules = await ensureModulesArchive(kernel);
     parts.push({
       kernel,
       module,
       loaded: scenario,
       accel: accel.accel,
       userland: userland.archive,
-      modules: await ensureModulesArchive(kernel),
+      modules,
+      capture: await ensureCaptureArchive(userland.capture, modules),
       lun: await ensureLun(scenario.scenario, kernel),
     });
   }
@@ -187,7 +192,7 @@ async function newDocument(
       accelReason: accel.reason,
     },
     versions: { loopanic: version, node: process.versions.node, qemu: stdout.split('\n')[0] ?? '' },
-    image: { name: request.image, key: basename(userland, '.cpio') },
+    image: { name: request.image, key: basename(dirname(userland)) },
     cells: request.cells.map((cell, index) => newCell(cell, request.trials, parts[index] as CellParts)),
   };
 }

@@ -1,5 +1,5 @@
 import { randomBytes, randomInt } from 'node:crypto';
-import { guestModules } from '../image/kernel-modules.js';
+import { guestModules, optionalModules } from '../image/kernel-modules.js';
 import { configOption, type Kernel } from '../kernel/kernel.js';
 import type { Module } from '../module/module.js';
 import type { Expected } from '../outcome/decide.js';
@@ -19,9 +19,14 @@ export interface TrialPlan {
   accel: Accel;
   /** The kernel was built with hardened usercopy. */
   hardenedUsercopyBuilt: boolean;
+  /** How a crash is captured. */
+  dump: DumpMethod;
   /** Files on this host. */
   files: {
     kernel: string;
+    /** The crash kernel and its initramfs; used with kdump. */
+    crashKernel: string;
+    capture: string;
     userland: string;
     modules: string;
     lun: string;
@@ -32,6 +37,9 @@ export interface TrialPlan {
   expected: Expected;
 }
 
+/** `kdump`: the guest's own crash kernel, then QEMU if that fails; `qmp`: QEMU alone; `none`: the serial log is all. */
+export type DumpMethod = 'kdump' | 'qmp' | 'none';
+
 /** The built parts of a cell. */
 export interface CellParts {
   kernel: Kernel;
@@ -40,6 +48,7 @@ export interface CellParts {
   accel: Accel;
   userland: string;
   modules: string;
+  capture: string;
   lun: string;
 }
 
@@ -49,7 +58,12 @@ export function newSeed(): number {
 }
 
 /** The plan for one trial of a cell. */
-export async function planTrial(parts: CellParts, trial: number, seed: number): Promise<TrialPlan> {
+export async function planTrial(
+  parts: CellParts,
+  trial: number,
+  seed: number,
+  dump: DumpMethod,
+): Promise<TrialPlan> {
   const { kernel, module, loaded, accel } = parts;
   const { scenario } = loaded;
   return {
@@ -60,9 +74,12 @@ export async function planTrial(parts: CellParts, trial: number, seed: number): 
     token: randomBytes(4).toString('hex'),
     scenario,
     accel,
+    dump,
     hardenedUsercopyBuilt: (await configOption(kernel, 'HARDENED_USERCOPY')) === 'y',
     files: {
       kernel: kernel.vmlinux ?? kernel.vmlinuz,
+      crashKernel: kernel.vmlinuz,
+      capture: parts.capture,
       userland: parts.userland,
       modules: parts.modules,
       lun: parts.lun,
@@ -100,6 +117,7 @@ export function kernelArgs(plan: TrialPlan): string[] {
     'panic=0',
     `hardened_usercopy=${kernel.hardenedUsercopy}`,
     ...(kernel.slubMinOrder === undefined ? [] : [`slub_min_order=${kernel.slubMinOrder}`]),
+    ...(plan.dump === 'kdump' ? [`crashkernel=${plan.scenario.vm.crashkernelMiB}M`] : []),
     ...kernel.extraArgs,
   ];
 }
@@ -114,6 +132,8 @@ export function guestPlan(plan: TrialPlan, hold: boolean): string {
     SEED: plan.seed,
     HOLD: hold ? 1 : 0,
     MODULES: guestModules.join(' '),
+    OPTIONAL_MODULES: optionalModules.join(' '),
+    KDUMP: plan.dump === 'kdump' ? 1 : 0,
     PIN_CPU: scenario.vm.pinCpu ?? '',
     TARGET_PARAMS: `HeaderDigest=${headerDigest} DataDigest=${dataDigest} ImmediateData=${immediateData}`,
     INITIATOR_PARAMS: [

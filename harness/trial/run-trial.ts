@@ -13,6 +13,7 @@ import { makeSshKeys, type SshKeys } from '../vm/ssh.js';
 import { type RunningVm, startVm } from '../vm/vm.js';
 import { openInitramfs } from './payload.js';
 import { kernelArgs, type TrialPlan } from './plan.js';
+import { dumpPorts, takeDump } from './take-dump.js';
 import { Watchdog } from './watchdog.js';
 
 /** A person's wishes for one trial. */
@@ -185,6 +186,7 @@ async function watch(
         kernel: plan.files.kernel,
         kernelArgs: kernelArgs(plan),
         disk: plan.files.lun,
+        ...(plan.dump === 'kdump' ? { dumpPorts: dumpPorts(dir) } : {}),
       },
       initramfs.fd,
       logs,
@@ -209,6 +211,13 @@ async function watch(
     const end = await ended;
     timings.outcome = since();
     watchdog.stop();
+    if (end.why === 'crashed' && plan.dump !== 'none') {
+      const { silenceSeconds } = limits;
+      const onStatus = (text: string): void => callbacks.onStatus?.(text);
+      const consoleQuietSeconds = (): number => watchdog.consoleQuietSeconds();
+      await takeDump({ vm, dir, markers, silenceSeconds, consoleQuietSeconds, onStatus, signal }, plan.dump);
+      timings.dumped = since();
+    }
     const stays = attendance.keep
       ? !['interrupted', 'exited', 'left'].includes(end.why)
       : end.why === 'finished';

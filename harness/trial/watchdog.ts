@@ -36,6 +36,11 @@ export class Watchdog {
     if (from === 'console') this.#lastConsole = this.#lastSign;
   }
 
+  /** Seconds since the last byte on the console. */
+  consoleQuietSeconds(): number {
+    return (performance.now() - this.#lastConsole) / 1000;
+  }
+
   /** The guest came further. */
   progress(): void {
     this.#lastProgress = performance.now();

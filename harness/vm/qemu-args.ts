@@ -10,6 +10,8 @@ export interface VmSpec {
   memoryMiB: number;
   kernel: string;
   kernelArgs: string[];
+  /** Files for what a crash kernel hands out through virtio ports of these names. */
+  dumpPorts?: { dmesg: string; vmcore: string };
   /** Raw disk for the guest's /dev/vda; guests write to a snapshot that is gone with QEMU. */
   disk?: string;
 }
@@ -37,6 +39,12 @@ export function qemuArgs(spec: VmSpec, logs: { console: string; guest: string })
     ...['-chardev', `socket,id=qmp,fd=${FD.qmp}`, '-mon', 'chardev=qmp,mode=control'],
     ...port('console', logs.console),
     ...port('guest', logs.guest),
+    ...(spec.dumpPorts ? ['-device', 'virtio-serial-pci'] : []),
+    ...Object.entries(spec.dumpPorts ?? {}).flatMap(([name, path]) => [
+      ...['-chardev', `file,id=${name},path=${comma(path)}`],
+      ...['-device', `virtserialport,chardev=${name},name=${name}`],
+    ]),
+    ...['-device', 'vmcoreinfo'],
     ...['-netdev', 'user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22'],
     ...['-device', 'virtio-net-pci,netdev=net,romfile='],
     ...(spec.disk === undefined

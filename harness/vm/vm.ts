@@ -68,7 +68,8 @@ export async function startVm(
   signal: AbortSignal,
 ): Promise<RunningVm> {
   const [setpriv, qemu] = [await needProgram('setpriv'), await needProgram('qemu-system-x86_64')];
-  for (const path of [logs.console, logs.guest]) await (await open(path, 'wx', 0o600)).close();
+  for (const path of [logs.console, logs.guest, ...Object.values(spec.dumpPorts ?? {})])
+    await (await open(path, 'wx', 0o600)).close();
   const qemuLog = await open(logs.qemu, 'wx', 0o600);
   const args = qemuArgs(spec, logs);
   await qemuLog.write(`${['qemu-system-x86_64', ...args].join(' ')}\n`);

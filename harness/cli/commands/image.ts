@@ -1,4 +1,5 @@
 import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import { ensureUserland, imageNames, userlandPath } from '../../image/userland.js';
 import { printResult, progressFor, table } from '../context.js';
 
@@ -6,7 +7,7 @@ import { printResult, progressFor, table } from '../context.js';
 export async function imageList(args: { json: boolean }): Promise<number> {
   const rows = await Promise.all(
     (await imageNames()).map(async (name) => {
-      const archive = await userlandPath(name);
+      const archive = join(await userlandPath(name), 'userland.cpio');
       const size = await stat(archive).then(
         (info) => info.size,
         () => null,

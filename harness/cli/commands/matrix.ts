@@ -1,5 +1,6 @@
 import { loadMatrix } from '../../scenario/load-matrix.js';
 import { executeRun } from '../../session/execute.js';
+import type { DumpMethod } from '../../trial/plan.js';
 import type { Accel } from '../../vm/qemu-args.js';
 import { type Context, progressFor } from '../context.js';
 import { exitCodeOf, printRun } from '../run-output.js';
@@ -8,6 +9,7 @@ export interface MatrixArgs {
   file: string;
   image: string;
   trials: number;
+  dump: DumpMethod;
   json: boolean;
   results: string;
   accel: 'auto' | Accel;
@@ -16,8 +18,8 @@ export interface MatrixArgs {
 /** `loopanic matrix FILE`: every cell of a matrix file, against its expectations. */
 export async function matrix(args: MatrixArgs, { signal }: Context): Promise<number> {
   const { cells } = await loadMatrix(args.file);
-  const { image, trials, results, accel } = args;
-  const request = { command: 'matrix', cells, image, trials, results, accel };
+  const { image, trials, dump, results, accel } = args;
+  const request = { command: 'matrix', cells, image, trials, dump, results, accel };
   const result = await executeRun(request, signal, progressFor());
   printRun(args.json, result);
   return exitCodeOf(result.document);

@@ -4,6 +4,7 @@ import { UsageError } from '../../base/errors.js';
 import { writeFileAtomic } from '../../base/files.js';
 import type { Scenario } from '../../scenario/scenario-schema.js';
 import { executeRun } from '../../session/execute.js';
+import type { DumpMethod } from '../../trial/plan.js';
 import type { AttendedGuest } from '../../trial/run-trial.js';
 import type { Accel } from '../../vm/qemu-args.js';
 import { GuestShell } from '../../vm/ssh.js';
@@ -16,6 +17,7 @@ export interface RunArgs {
   module: string;
   image: string;
   trials: number;
+  dump: DumpMethod;
   seed?: number | undefined;
   hardenedUsercopy?: 'on' | 'off' | undefined;
   keep: boolean;
@@ -40,6 +42,7 @@ export async function run(args: RunArgs, { signal }: Context): Promise<number> {
       cells: [{ kernel: args.kernel, module: args.module, scenario: args.scenario }],
       image: args.image,
       trials: args.trials,
+      dump: args.dump,
       results: args.results,
       accel: args.accel,
       ...(args.seed === undefined ? {} : { seed: args.seed }),

@@ -1,0 +1,210 @@
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { chmod, open, rename, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import { execa } from 'execa';
+import { firstLine, InfraError } from '../base/errors.js';
+import { writeJson } from '../base/files.js';
+import { findProgram } from '../host/tools.js';
+import type { DumpRecord, DumpRung } from '../outcome/dump-schema.js';
+import type { GuestMarkers } from '../outcome/guest-markers.js';
+import type { RunningVm } from '../vm/vm.js';
+import type { DumpMethod } from './plan.js';
+
+/** A crashed guest whose memory is wanted. */
+export interface CrashedGuest {
+  vm: RunningVm;
+  /** The trial's folder: vmcore, vmcore-dmesg.txt and dump.json are left there. */
+  dir: string;
+  markers: GuestMarkers;
+  /** Seconds without a byte from the crash kernel after which it has failed. */
+  silenceSeconds: number;
+  /** Seconds since the crash report's last byte on the console or in the dump. */
+  consoleQuietSeconds: () => number;
+  onStatus: (text: string) => void;
+  signal: AbortSignal;
+}
+
+/** Where the crash kernel's ports end on this host. */
+export function dumpPorts(dir: string): { dmesg: string; vmcore: string } {
+  return { dmesg: join(dir, 'vmcore-dmesg.txt'), vmcore: join(dir, 'vmcore.flat') };
+}
+
+const POLL_MS = 200;
+const MIB = 2 ** 20;
+
+/**
+ * Captures the memory of a crashed guest, down a ladder: the guest's own crash kernel, QEMU's dump-guest-memory, nothing but the serial log.
+ * Every rung is recorded in dump.json. Never throws for a dump that failed: the outcome is known before, and stays.
+ */
+export async function takeDump(guest: CrashedGuest, method: DumpMethod): Promise<DumpRecord> {
+  const started = performance.now();
+  const seconds = (from: number): number => Math.round(performance.now() - from) / 1000;
+  const ladder: DumpRung[] = [];
+  const rungs = { kdump: ['kdump', 'qmp'], qmp: ['qmp'], none: [] } as const;
+  for (const rung of rungs[method]) {
+    if (guest.signal.aborted) break;
+    const from = performance.now();
+    try {
+      const reason = await (rung === 'kdump' ? waitForKdump(guest) : dumpByQemu(guest));
+      ladder.push({ method: rung, ok: true, reason, seconds: seconds(from) });
+      break;
+    } catch (error) {
+      ladder.push({ method: rung, ok: false, reason: firstLine(error), seconds: seconds(from) });
+    }
+  }
+  const took = seconds(started);
+  const ports = dumpPorts(guest.dir);
+  const vmcore = join(guest.dir, 'vmcore');
+  const worked = ladder.find((rung) => rung.ok);
+  await rm(ports.vmcore, { force: true });
+  if ((await size(ports.dmesg)) === 0) await rm(ports.dmesg, { force: true });
+  if (worked && (await size(ports.dmesg)) === 0) await extractDmesg(vmcore, ports.dmesg);
+  const bytes = worked ? await size(vmcore) : 0;
+  const record: DumpRecord = {
+    schemaVersion: 1,
+    method: worked?.method ?? 'serial',
+    complete: worked !== undefined && bytes > 0,
+    bytes,
+    seconds: took,
+    sha256: bytes > 0 ? await sha256(vmcore) : null,
+    readable: { makedumpfile: bytes > 0 ? await readableByMakedumpfile(vmcore) : null },
+    kept: bytes > 0,
+    ladder,
+  };
+  await writeJson(join(guest.dir, 'dump.json'), record);
+  return record;
+}
+
+/** Waits while the crash kernel makes headway: output on the console, or a growing dump. */
+async function waitForKdump(guest: CrashedGuest): Promise<string> {
+  const { markers } = guest;
+  const { vmcore } = dumpPorts(guest.dir);
+  let gone = false;
+  guest.vm.exited.then(() => {
+    gone = true;
+  });
+  let bytes = 0;
+  let lastGrowth = performance.now();
+  while (markers.capture !== 'done') {
+    if (guest.signal.aborted)
+      throw new InfraError('interrupted', 'interrupted while the crash kernel was at work');
+    if (gone) throw new InfraError('kdump-failed', 'QEMU ended while the crash kernel was at work');
+    if (markers.capture?.startsWith('failed'))
+      throw new InfraError(
+        'kdump-failed',
+        `the crash kernel gave up: ${markers.capture.slice('failed '.length)}`,
+      );
+    const now = await size(vmcore);
+    if (now > bytes) lastGrowth = performance.now();
+    bytes = now;
+    const still = Math.min(guest.consoleQuietSeconds(), (performance.now() - lastGrowth) / 1000);
+    if (still > guest.silenceSeconds) {
+      const where =
+        markers.capture === undefined
+          ? 'the crash kernel never came up'
+          : `it stopped after "${markers.capture}"`;
+      throw new InfraError(
+        'kdump-failed',
+        `no sign of the crash kernel for ${guest.silenceSeconds} s: ${where}`,
+      );
+    }
+    guest.onStatus(
+      `kdump: ${markers.capture ?? 'crash kernel boots'}${bytes > 0 ? `, ${(bytes / MIB).toFixed(0)} MiB` : ''}`,
+    );
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  }
+  await unflatten(vmcore, join(guest.dir, 'vmcore'));
+  return 'the crash kernel wrote the dump';
+}
+
+/** The crash kernel sends makedumpfile's flattened format; both makedumpfile and crash read it, but plain is what people expect. */
+async function unflatten(flat: string, vmcore: string): Promise<void> {
+  const makedumpfile = await findProgram('makedumpfile');
+  if (!makedumpfile) {
+    await rename(flat, vmcore);
+    return;
+  }
+  const input = await open(flat, 'r');
+  try {
+    const done = await execa(makedumpfile, ['-R', vmcore], {
+      stdin: input.fd as 3,
+      reject: false,
+      all: true,
+    });
+    if (done.failed)
+      throw new InfraError('dump-damaged', `makedumpfile cannot restore the dump: ${lastLine(done.all)}`);
+  } finally {
+    await input.close();
+  }
+  await chmod(vmcore, 0o600);
+}
+
+async function dumpByQemu(guest: CrashedGuest): Promise<string> {
+  const { qmp } = guest.vm;
+  const vmcore = join(guest.dir, 'vmcore');
+  await rm(vmcore, { force: true });
+  await qmp.call('dump-guest-memory', {
+    paging: false,
+    protocol: `file:${vmcore}`,
+    format: 'kdump-zlib',
+    detach: true,
+  });
+  let completed = -1;
+  let lastProgress = performance.now();
+  for (;;) {
+    if (guest.signal.aborted) throw new InfraError('interrupted', 'interrupted while QEMU was dumping');
+    const state = (await qmp.call('query-dump')) as { status: string; completed: number; total: number };
+    if (state.status === 'completed') break;
+    if (state.status === 'failed') throw new InfraError('qmp-dump-failed', 'QEMU could not dump the memory');
+    if (state.completed > completed) lastProgress = performance.now();
+    completed = state.completed;
+    if ((performance.now() - lastProgress) / 1000 > guest.silenceSeconds)
+      throw new InfraError('qmp-dump-failed', `QEMU's dump made no progress for ${guest.silenceSeconds} s`);
+    guest.onStatus(`QEMU dumps: ${Math.round((100 * completed) / Math.max(state.total, 1))} %`);
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  }
+  await chmod(vmcore, 0o600);
+  return 'QEMU wrote the dump';
+}
+
+async function extractDmesg(vmcore: string, target: string): Promise<void> {
+  const makedumpfile = await findProgram('makedumpfile');
+  if (!makedumpfile) return;
+  const done = await execa(makedumpfile, ['--dump-dmesg', vmcore, target], { reject: false });
+  if (done.failed) await rm(target, { force: true });
+  else await chmod(target, 0o600);
+}
+
+async function readableByMakedumpfile(vmcore: string): Promise<boolean | null> {
+  const makedumpfile = await findProgram('makedumpfile');
+  if (!makedumpfile) return null;
+  const scratch = `${vmcore}.dmesg-check`;
+  const done = await execa(makedumpfile, ['--dump-dmesg', vmcore, scratch], { reject: false });
+  const found = await size(scratch);
+  await rm(scratch, { force: true });
+  return !done.failed && found > 0;
+}
+
+async function sha256(path: string): Promise<string> {
+  const hash = createHash('sha256');
+  await pipeline(createReadStream(path), hash);
+  return hash.digest('hex');
+}
+
+async function size(path: string): Promise<number> {
+  return stat(path).then(
+    (info) => info.size,
+    () => 0,
+  );
+}
+
+function lastLine(text: string): string {
+  return (
+    text
+      .trim()
+      .split(/[\r\n]/)
+      .at(-1) ?? ''
+  );
+}
