@@ -9,11 +9,12 @@ import {
   LoopanicError,
   UsageError,
 } from '../base/errors.js';
+import { analyze } from './commands/analyze.js';
 import { classify } from './commands/classify.js';
 import { clean } from './commands/clean.js';
 import { doctor } from './commands/doctor.js';
 import { imageBuild, imageList } from './commands/image.js';
-import { kernelFetch, kernelList } from './commands/kernel.js';
+import { kernelDebugInfo, kernelFetch, kernelList } from './commands/kernel.js';
 import { matrix } from './commands/matrix.js';
 import { moduleBuild, moduleList } from './commands/module.js';
 import { run } from './commands/run.js';
@@ -150,6 +151,26 @@ const parser = globalOptions(yargs(argv))
       }),
     does(classify),
   )
+  .command(
+    'analyze <vmcore>',
+    "the article's walk through a dump: whose memory was read, and why that panicked",
+    (y) =>
+      y
+        .positional('vmcore', { type: 'string', demandOption: true })
+        .option('vmlinux', {
+          type: 'string',
+          demandOption: true,
+          describe: 'the same build, with debug info (loopanic kernel debuginfo)',
+        })
+        .option('modules', { type: 'string', describe: 'folder of modules with debug info' })
+        .option('receiver', {
+          type: 'string',
+          default: 'tgtd',
+          describe: 'Comm of the process that was to read',
+        })
+        .option('output', { type: 'string', describe: 'folder for analysis.json and analysis.md' }),
+    doesOwnCleanup(analyze),
+  )
   .command('kernel', 'kernels', (y) =>
     y
       .command('ls', 'the catalogue, and what of it is here', (z) => z, does(kernelList))
@@ -159,7 +180,13 @@ const parser = globalOptions(yargs(argv))
         (z) => z.positional('id', { type: 'string', demandOption: true }),
         does(kernelFetch),
       )
-      .demandCommand(1, 'kernel: which command? ls or fetch'),
+      .command(
+        'debuginfo <id>',
+        'bring vmlinux with debug info, for analyses',
+        (z) => z.positional('id', { type: 'string', demandOption: true }),
+        does(kernelDebugInfo),
+      )
+      .demandCommand(1, 'kernel: which command? ls, fetch or debuginfo'),
   )
   .command('module', 'variants of libiscsi_tcp', (y) =>
     y

@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { analysisSchema } from '../forensics/analysis-schema.js';
 import { dumpSchema } from '../outcome/dump-schema.js';
 import { outcomeSchema } from '../outcome/outcome-schema.js';
 import { matrixSchema } from '../scenario/load-matrix.js';
@@ -9,6 +10,7 @@ const schemas = {
   run: runSchema,
   outcome: outcomeSchema,
   dump: dumpSchema,
+  analysis: analysisSchema,
   scenario: scenarioSchema,
   matrix: matrixSchema,
 };

@@ -1,4 +1,5 @@
-import { catalogue, fetchKernel, presentKernel } from '../../kernel/catalogue.js';
+import { catalogue, ensureKernel, fetchKernel, presentKernel } from '../../kernel/catalogue.js';
+import { debugVmlinux, ensureDebugInfo } from '../../kernel/debug-info.js';
 import { configOption } from '../../kernel/kernel.js';
 import { printResult, progressFor, table } from '../context.js';
 
@@ -14,18 +15,20 @@ export async function kernelList(args: { json: boolean }): Promise<number> {
         present: kernel !== null,
         release: kernel?.release ?? null,
         version: kernel?.version ?? null,
+        debugInfo: kernel ? (await debugVmlinux(kernel)) !== null : null,
         hardenedUsercopy: kernel ? (await configOption(kernel, 'HARDENED_USERCOPY')) === 'y' : null,
       };
     }),
   );
   printResult(args.json, rows, () =>
     table([
-      ['KERNEL', 'RELEASE', 'VERSION', 'HARDENED USERCOPY', 'SUMMARY'],
+      ['KERNEL', 'RELEASE', 'VERSION', 'HARDENED USERCOPY', 'DEBUG INFO', 'SUMMARY'],
       ...rows.map((row) => [
         row.id,
         row.release ?? 'not fetched',
         row.version ?? '-',
-        row.hardenedUsercopy === null ? '-' : row.hardenedUsercopy ? 'yes' : 'no',
+        yesNo(row.hardenedUsercopy),
+        yesNo(row.debugInfo),
         row.summary,
       ]),
     ]),
@@ -39,4 +42,18 @@ export async function kernelFetch(args: { id: string; json: boolean }): Promise<
   const { id, release, version, packages } = kernel;
   printResult(args.json, { id, release, version, packages }, () => [`${id}: ${release} (${version})`]);
   return 0;
+}
+
+/** `loopanic kernel debuginfo ID`: what the analysis of dumps needs. */
+export async function kernelDebugInfo(args: { id: string; json: boolean }): Promise<number> {
+  const kernel = await ensureKernel(args.id, progressFor());
+  const vmlinux = await ensureDebugInfo(kernel, progressFor());
+  const { id, release, version } = kernel;
+  printResult(args.json, { id, release, version, vmlinux }, () => [`${id}: ${vmlinux}`]);
+  return 0;
+}
+
+function yesNo(value: boolean | null): string {
+  if (value === null) return '-';
+  return value ? 'yes' : 'no';
 }

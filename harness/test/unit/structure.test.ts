@@ -16,6 +16,7 @@ const order = [
   'outcome',
   'trial',
   'verdict',
+  'forensics',
   'results',
   'session',
   'cli',

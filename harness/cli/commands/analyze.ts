@@ -1,0 +1,46 @@
+import { dirname, resolve } from 'node:path';
+import { EXIT, UsageError } from '../../base/errors.js';
+import { exists } from '../../base/files.js';
+import { analyzeDump } from '../../forensics/analyze.js';
+import { type Context, printResult, progressFor } from '../context.js';
+
+export interface AnalyzeArgs {
+  vmcore: string;
+  vmlinux: string;
+  modules?: string | undefined;
+  receiver: string;
+  output?: string | undefined;
+  json: boolean;
+}
+
+/** `loopanic analyze VMCORE --vmlinux F`: exit 0 if the walk could be taken, whatever it showed; 3 if not. */
+export async function analyze(args: AnalyzeArgs, { signal }: Context): Promise<number> {
+  for (const [name, path] of [
+    ['', args.vmcore],
+    ['--vmlinux ', args.vmlinux],
+    ['--modules ', args.modules],
+    ['--output ', args.output],
+  ] as const)
+    if (path !== undefined && !(await exists(path)))
+      throw new UsageError('no-such-file', `${name}${path}: no such file`);
+  const analysis = await progressFor().step(`analysis of ${args.vmcore}`, () =>
+    analyzeDump(
+      {
+        vmcore: resolve(args.vmcore),
+        vmlinux: resolve(args.vmlinux),
+        receiver: args.receiver,
+        ...(args.modules === undefined ? {} : { modules: resolve(args.modules) }),
+        ...(args.output === undefined ? {} : { dir: resolve(args.output) }),
+      },
+      signal,
+    ),
+  );
+  printResult(args.json, analysis, () => [
+    analysis.conclusion.text,
+    ...analysis.checks.map(({ name, found, holds }) => `  ${holds ? 'ok ' : 'NO '} ${name}: ${found}`),
+    ...(args.output === undefined ? [] : [`analysis: ${dirname(resolve(args.output, 'analysis.md'))}`]),
+  ]);
+  if (analysis.problem !== null)
+    process.stderr.write(`loopanic: the analysis is incomplete: ${analysis.problem}\n`);
+  return analysis.problem === null ? EXIT.ok : EXIT.noVerdict;
+}

@@ -1,0 +1,109 @@
+import * as z from 'zod';
+
+const objectSchema = z.object({
+  address: z.string(),
+  cache: z.string(),
+  allocated: z.boolean(),
+  firstBytes: z.string().describe('first 32 bytes, hex'),
+  header: z
+    .object({
+      magic: z.string(),
+      meaning: z.string(),
+      allocationGroup: z.int().nullable(),
+      length: z.int().nullable(),
+    })
+    .nullable()
+    .describe('XFS metadata header, if the object begins with one'),
+});
+
+/** Everything that was recovered from a dump. A fact is null if it could not be. */
+export const factsSchema = z.object({
+  kernel: z.string().nullable(),
+  panic: z.string().nullable().describe("crash's panic line"),
+  usercopy: z
+    .object({ line: z.string(), object: z.string(), length: z.int(), direction: z.string() })
+    .nullable()
+    .describe("the kernel log's usercopy line"),
+  task: z.object({ comm: z.string(), pid: z.int(), cpu: z.int(), address: z.string() }).nullable(),
+  stack: z.array(z.string()),
+  object: z
+    .object({
+      address: z.string(),
+      cache: z.string(),
+      objectSize: z.int(),
+      slabSize: z.string(),
+      allocated: z.boolean(),
+      page: z.string(),
+      headPage: z.string(),
+      pageIs: z.enum(['head', 'tail']).describe('of its compound page'),
+    })
+    .nullable(),
+  skb: z
+    .object({
+      address: z.string(),
+      cache: z.string(),
+      frame: z.string().describe('function whose frame held it'),
+      len: z.int(),
+      dataLen: z.int(),
+      headLen: z.int(),
+      head: z.string(),
+      end: z.int(),
+      sharedInfo: z.string(),
+      fragments: z.int(),
+      sock: z.string(),
+    })
+    .nullable(),
+  fragment: z
+    .object({
+      index: z.int(),
+      page: z.string(),
+      offset: z.int(),
+      size: z.int(),
+      address: z.string().describe('kernel address of its first byte'),
+    })
+    .nullable(),
+  objects: z.array(objectSchema).describe('every whole object that the copy spans'),
+  socket: z
+    .object({ local: z.string(), localPort: z.int(), remote: z.string(), remotePort: z.int() })
+    .nullable()
+    .describe('of the receiver'),
+  processes: z
+    .object({
+      receiver: z.object({ comm: z.string(), pid: z.int() }).nullable(),
+      initiator: z
+        .object({ comm: z.string(), pid: z.int() })
+        .nullable()
+        .describe("the initiator's sending work queue"),
+    })
+    .nullable(),
+  module: z
+    .object({ name: z.string(), address: z.string(), size: z.int(), srcversion: z.string().nullable() })
+    .nullable(),
+});
+export type AnalysisFacts = z.infer<typeof factsSchema>;
+
+export const checkSchema = z.object({
+  name: z.string(),
+  expected: z.string(),
+  found: z.string(),
+  holds: z.boolean(),
+});
+export type AnalysisCheck = z.infer<typeof checkSchema>;
+
+/** analysis.json: the article's walk through a dump. */
+export const analysisSchema = z
+  .object({
+    schemaVersion: z.literal(1),
+    vmcore: z.string(),
+    complete: z.boolean().describe('every step could be taken'),
+    problem: z.string().nullable().describe('what stopped the walk'),
+    facts: factsSchema,
+    checks: z.array(checkSchema),
+    conclusion: z.object({
+      sought: z.enum(['yes', 'no', 'not-provable']),
+      text: z.string(),
+    }),
+    seconds: z.object({ start: z.number().describe('crash start-up alone'), total: z.number() }),
+  })
+  .meta({ id: 'analysis' });
+export type Analysis = z.infer<typeof analysisSchema>;

@@ -1,0 +1,57 @@
+import { basename, join } from 'node:path';
+import { firstLine } from '../base/errors.js';
+import { writeFileAtomic, writeJson } from '../base/files.js';
+import type { Analysis } from './analysis-schema.js';
+import { checkFacts, conclude } from './checks.js';
+import { type CrashAnswer, CrashSession } from './crash-session.js';
+import { tellAnalysis } from './tell.js';
+import { noFacts, walk } from './walk.js';
+
+export interface AnalysisRequest {
+  vmcore: string;
+  vmlinux: string;
+  /** Folder of module files with debug info; loaded into crash if given. */
+  modules?: string;
+  /** Comm that is expected to have been reading. */
+  receiver: string;
+  /** Folder for analysis.json and analysis.md; nothing is written without one. */
+  dir?: string;
+}
+
+/**
+ * Walks through a dump as the article does and says whether its panic is the sought one. Never throws for a dump that cannot be read: the analysis
+ * then is incomplete, says why, and keeps the facts it had.
+ */
+export async function analyzeDump(request: AnalysisRequest, signal: AbortSignal): Promise<Analysis> {
+  const started = performance.now();
+  const seconds = (): number => Math.round(performance.now() - started) / 1000;
+  const facts = noFacts();
+  let problem: string | null = null;
+  let start = 0;
+  let transcript: CrashAnswer[] = [];
+  try {
+    await using session = await CrashSession.open(request.vmlinux, request.vmcore, signal);
+    start = seconds();
+    transcript = session.transcript;
+    if (request.modules) await session.run(`mod -S ${request.modules}`);
+    await walk(session, facts, request.receiver);
+  } catch (error) {
+    problem = firstLine(error);
+  }
+  const checks = checkFacts(facts, request.receiver);
+  const analysis: Analysis = {
+    schemaVersion: 1,
+    vmcore: basename(request.vmcore),
+    complete: problem === null,
+    problem,
+    facts,
+    checks,
+    conclusion: conclude(facts, checks, problem),
+    seconds: { start, total: seconds() },
+  };
+  if (request.dir) {
+    await writeJson(join(request.dir, 'analysis.json'), analysis);
+    await writeFileAtomic(join(request.dir, 'analysis.md'), tellAnalysis(analysis, transcript));
+  }
+  return analysis;
+}

@@ -1,0 +1,114 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { execa } from 'execa';
+import { InfraError } from '../base/errors.js';
+import { scratchDir } from '../base/files.js';
+import { needProgram } from '../host/tools.js';
+
+/** Time for one answer. Start-up reads all of vmlinux's symbols: 8 s here, several times that on a loaded host. */
+const SECONDS = { start: 300, command: 120 };
+
+/** One command and what crash answered. */
+export interface CrashAnswer {
+  command: string;
+  output: string;
+}
+
+/** A running crash(8) on one dump. Its answers go through files, so nothing else that it prints can get among them. */
+export class CrashSession implements AsyncDisposable {
+  readonly transcript: CrashAnswer[] = [];
+  readonly #child: ReturnType<typeof spawn>;
+  readonly #dir: string;
+  readonly #scratch: AsyncDisposable;
+  #said = '';
+  #count = 0;
+  #wake: () => void = () => {};
+  #ended = false;
+
+  private constructor(child: ReturnType<typeof spawn>, scratch: AsyncDisposable & { path: string }) {
+    this.#child = child;
+    this.#scratch = scratch;
+    this.#dir = scratch.path;
+    const take = (chunk: Buffer): void => {
+      this.#said = (this.#said + chunk.toString('latin1')).slice(-20_000);
+      this.#wake();
+    };
+    child.stdout.on('data', take);
+    child.stderr.on('data', take);
+    child.stdin.on('error', () => {});
+    child.then(() => {
+      this.#ended = true;
+      this.#wake();
+    });
+  }
+
+  /** Opens a dump. Throws InfraError with crash's own words if it cannot (truncated dump, vmlinux of another build). */
+  static async open(vmlinux: string, vmcore: string, signal: AbortSignal): Promise<CrashSession> {
+    const [setpriv, crash] = [await needProgram('setpriv'), await needProgram('crash')];
+    const session = new CrashSession(
+      spawn(setpriv, crash, vmlinux, vmcore, signal),
+      await scratchDir('crash'),
+    );
+    try {
+      await session.#answer('!true', SECONDS.start);
+      session.transcript.length = 0;
+      return session;
+    } catch (error) {
+      await session[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  /** Runs one command and returns its output. Throws InfraError if crash ends or does not answer. */
+  run(command: string): Promise<string> {
+    return this.#answer(command, SECONDS.command);
+  }
+
+  async #answer(command: string, seconds: number): Promise<string> {
+    const mark = `@@loopanic-${++this.#count}`;
+    const file = join(this.#dir, `${this.#count}.out`);
+    const text = command.startsWith('!') ? command : `${command} > ${file}`;
+    this.#child.stdin.write(`${text}\n!echo ${mark}\n`);
+    const deadline = performance.now() + seconds * 1000;
+    while (!this.#said.includes(mark)) {
+      if (this.#ended)
+        throw new InfraError('crash-ended', `crash ended at '${command}': ${this.#lastWords()}`);
+      if (performance.now() > deadline)
+        throw new InfraError('crash-hangs', `crash did not answer '${command}' within ${seconds} s`);
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, 500);
+        this.#wake = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
+    }
+    const output = command.startsWith('!') ? '' : await readFile(file, 'latin1').catch(() => '');
+    this.transcript.push({ command, output });
+    return output;
+  }
+
+  #lastWords(): string {
+    const lines = this.#said.split(/[\r\n]+/).map((line) => line.trim());
+    const error = lines.find((line) => /^crash: |cannot|not a supported|do not match|truncated/i.test(line));
+    return error ?? lines.filter(Boolean).at(-1) ?? 'it said nothing';
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#child.kill('SIGKILL');
+    await this.#child;
+    await this.#scratch[Symbol.asyncDispose]();
+  }
+}
+
+function spawn(setpriv: string, crash: string, vmlinux: string, vmcore: string, signal: AbortSignal) {
+  // -s: no banner; --no_crashrc: a user's .crashrc must not change what the answers look like.
+  return execa(setpriv, ['--pdeathsig', 'KILL', '--', crash, '-s', '--no_scroll', vmlinux, vmcore], {
+    stdin: 'pipe',
+    buffer: false,
+    reject: false,
+    cancelSignal: signal,
+    forceKillAfterDelay: 1000,
+    env: { LC_ALL: 'C', HOME: '/nonexistent' },
+  });
+}

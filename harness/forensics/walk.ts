@@ -1,0 +1,201 @@
+import type { AnalysisFacts } from './analysis-schema.js';
+import {
+  type Fragment,
+  type LabelledWord,
+  parseBacktrace,
+  parseBytes,
+  parseFragments,
+  parseKmem,
+  parseLabelledWords,
+  parseMembers,
+  parseTasks,
+  parseValue,
+} from './crash-output.js';
+import type { CrashSession } from './crash-session.js';
+import { xfsHeader } from './xfs-magic.js';
+
+export const noFacts = (): AnalysisFacts => ({
+  kernel: null,
+  panic: null,
+  usercopy: null,
+  task: null,
+  stack: [],
+  object: null,
+  skb: null,
+  fragment: null,
+  objects: [],
+  socket: null,
+  processes: null,
+  module: null,
+});
+
+const hex = (value: bigint): string => value.toString(16).padStart(16, '0');
+const MAX_OBJECTS = 64;
+
+/**
+ * The article's walk: from the panicked stack to the sk_buff, its fragment, the slab objects under it, and the socket it came through. Fills `facts`
+ * as it goes, so that what was found before a failure is kept. All types and offsets come from the dump's own debug info.
+ */
+export async function walk(session: CrashSession, facts: AnalysisFacts, receiver: string): Promise<void> {
+  const sys = await session.run('sys');
+  facts.kernel = /RELEASE: (.*)/.exec(sys)?.[1]?.trim() ?? null;
+  facts.panic = /PANIC: "(.*)"/.exec(sys)?.[1]?.trim() ?? null;
+  facts.usercopy = usercopyLine(await session.run('log'));
+  const backtrace = parseBacktrace(await session.run('bt'));
+  if (backtrace) {
+    const { stack, task, ...who } = backtrace;
+    facts.task = { ...who, address: task };
+    facts.stack = stack;
+  }
+  facts.module = await loadedModule(session);
+  facts.processes = await processes(session, receiver, facts);
+  const words = parseLabelledWords(await session.run('bt -FF'));
+  await findSkb(session, words, facts);
+  await findObject(session, words, facts);
+  await readObjects(session, facts);
+  if (facts.skb) facts.socket = await socket(session, facts.skb.sock);
+}
+
+function usercopyLine(log: string): AnalysisFacts['usercopy'] {
+  // Last one: a log may hold older, survived messages of another kind.
+  const line = log.split('\n').findLast((text) => /usercopy: kernel memory/i.test(text));
+  if (!line) return null;
+  const old = /memory (\w+) attempt detected (?:from|to) \S+ \((.+?)\) \((\d+) bytes\)/.exec(line);
+  const now = /memory (\w+) attempt detected (?:from|to) .*?'([^']+)'.*size (\d+)\)/.exec(line);
+  const [, direction, object, length] = old ?? now ?? [];
+  if (!direction || !object) return null;
+  return { line: line.replace(/^\[\s*[\d.]+\] /, '').trim(), object, length: Number(length), direction };
+}
+
+async function loadedModule(session: CrashSession): Promise<AnalysisFacts['module']> {
+  const list = await session.run('mod');
+  const row = /^([0-9a-f]{16})\s+libiscsi_tcp\s+(?:[0-9a-f]{16}\s+)?(\d+)/m.exec(list);
+  if (!row?.[1]) return null;
+  const members = parseMembers(await session.run(`struct module.srcversion ${row[1]}`));
+  const srcversion = /"(\w+)"/.exec(members.srcversion ?? '')?.[1] ?? null;
+  return { name: 'libiscsi_tcp', address: row[1], size: Number(row[2]), srcversion };
+}
+
+async function processes(
+  session: CrashSession,
+  receiver: string,
+  facts: AnalysisFacts,
+): Promise<AnalysisFacts['processes']> {
+  // Along the task list itself: crash 8.0's `ps` relies on the pid hash, which it cannot read on some kernels.
+  const tasks = parseTasks(
+    await session.run('list -h init_task -o task_struct.tasks -s task_struct.pid,comm'),
+  );
+  const byName = (pattern: RegExp): { comm: string; pid: number } | null =>
+    tasks.find(({ comm }) => pattern.test(comm)) ?? null;
+  const reader = tasks.find(({ pid, comm }) => pid === facts.task?.pid && comm === receiver);
+  return {
+    receiver: reader ?? tasks.find(({ comm }) => comm === receiver) ?? null,
+    initiator: byName(/^iscsi_q_\d+/),
+  };
+}
+
+/** The sk_buff is found, not given: words of the receive path's frames that point into an sk_buff cache, and that read as one with fragments. */
+async function findSkb(session: CrashSession, words: LabelledWord[], facts: AnalysisFacts): Promise<void> {
+  const seen = new Set<string>();
+  for (const { address, cache, frame } of words) {
+    if (!/^skbuff_/.test(cache) || seen.has(address)) continue;
+    seen.add(address);
+    const skb = parseMembers(await session.run(`struct sk_buff.len,data_len,head,end,sk ${address}`));
+    const [len, dataLen, end] = [Number(skb.len), Number(skb.data_len), Number(skb.end)];
+    const head = /0x([0-9a-f]{16})/.exec(skb.head ?? '')?.[1];
+    const sock = /0x([0-9a-f]{16})/.exec(skb.sk ?? '')?.[1];
+    if (!head || !sock || !(dataLen <= len) || !(len > 0)) continue;
+    const sharedInfo = hex(BigInt(`0x${head}`) + BigInt(end));
+    const info = parseMembers(await session.run(`struct skb_shared_info.nr_frags ${sharedInfo}`));
+    const fragments = Number.parseInt(info.nr_frags ?? '', 10);
+    if (!(fragments >= 1)) continue;
+    facts.skb = {
+      address,
+      cache,
+      frame,
+      len,
+      dataLen,
+      headLen: len - dataLen,
+      head,
+      end,
+      sharedInfo,
+      fragments,
+      sock,
+    };
+    return;
+  }
+}
+
+/** The object is the address in the stack that lies in one of the sk_buff's fragments; without an sk_buff, the first word of the reported cache. */
+async function findObject(session: CrashSession, words: LabelledWord[], facts: AnalysisFacts): Promise<void> {
+  const candidates = words.filter(({ cache }) => cache === (facts.usercopy?.object ?? ''));
+  if (facts.skb) {
+    const text = await session.run(`struct skb_shared_info.frags ${facts.skb.sharedInfo}`);
+    const fragments = parseFragments(text, facts.skb.fragments);
+    for (const [index, fragment] of fragments.entries()) {
+      const address = await fragmentAddress(session, fragment);
+      if (address === null) continue;
+      const inside = candidates.some(({ address: word }) => {
+        const at = BigInt(`0x${word}`);
+        return at >= address && at < address + BigInt(fragment.size);
+      });
+      if (!inside) continue;
+      facts.fragment = {
+        index,
+        page: fragment.page.replace(/^0x/, ''),
+        ...pick(fragment),
+        address: hex(address),
+      };
+      break;
+    }
+  }
+  const address = facts.fragment?.address ?? candidates[0]?.address;
+  if (address === undefined) return;
+  const object = parseKmem(await session.run(`kmem ${address}`));
+  if (!object) return;
+  const { cache, objectSize, slabSize, allocated, page, headPage } = object;
+  const pageIs = page === headPage ? 'head' : 'tail';
+  facts.object = { address, cache, objectSize, slabSize, allocated, page, headPage, pageIs };
+}
+
+const pick = ({ offset, size }: Fragment): { offset: number; size: number } => ({ offset, size });
+
+async function fragmentAddress(session: CrashSession, { page, offset }: Fragment): Promise<bigint | null> {
+  const rows = await session.run(`kmem -p ${page}`);
+  const physical = new RegExp(`^\\s*${page.replace(/^0x/, '')}\\s+([0-9a-f]+)\\s`, 'm').exec(rows)?.[1];
+  if (physical === undefined) return null;
+  const virtual = /^([0-9a-f]{16})\s+[0-9a-f]+/m.exec(await session.run(`ptov ${physical}`))?.[1];
+  return virtual === undefined ? null : BigInt(`0x${virtual}`) + BigInt(offset);
+}
+
+/** Every whole object under the copy, and what it begins with. */
+async function readObjects(session: CrashSession, facts: AnalysisFacts): Promise<void> {
+  const { object, usercopy } = facts;
+  if (!object || object.objectSize <= 0) return;
+  const length = usercopy?.length ?? facts.fragment?.size ?? object.objectSize;
+  const count = Math.min(Math.max(Math.floor(length / object.objectSize), 1), MAX_OBJECTS);
+  for (let index = 0; index < count; index++) {
+    const address = hex(BigInt(`0x${object.address}`) + BigInt(index * object.objectSize));
+    const kmem = parseKmem(await session.run(`kmem ${address}`));
+    const bytes = parseBytes(await session.run(`rd -8 ${address} 32`));
+    facts.objects.push({
+      address,
+      cache: kmem?.cache ?? 'unknown',
+      allocated: kmem?.allocated ?? false,
+      firstBytes: bytes.toString('hex'),
+      header: xfsHeader(bytes),
+    });
+  }
+}
+
+/** Both ends of the receiver's socket. Addresses and the remote port are in network byte order in the dump. */
+async function socket(session: CrashSession, sock: string): Promise<AnalysisFacts['socket']> {
+  const read = async (member: string): Promise<number | null> =>
+    parseValue(await session.run(`p ((struct sock *)0x${sock})->__sk_common.${member}`));
+  const [local, remote] = [await read('skc_rcv_saddr'), await read('skc_daddr')];
+  const [localPort, remotePort] = [await read('skc_num'), await read('skc_dport')];
+  if (local === null || remote === null || localPort === null || remotePort === null) return null;
+  const dotted = (value: number): string => [0, 8, 16, 24].map((shift) => (value >>> shift) & 255).join('.');
+  const swap = (value: number): number => ((value & 255) << 8) | (value >> 8);
+  return { local: dotted(local), localPort, remote: dotted(remote), remotePort: swap(remotePort) };
+}
