@@ -71,6 +71,10 @@ const dump = {
   default: 'kdump' as const,
   describe: 'how a crash is captured; kdump falls back to qmp',
 } as const;
+const keepDumps = {
+  choices: ['all', 'first', 'none'] as const,
+  describe: 'which vmcores stay: all, the first of each cell, none (analyses always stay)',
+} as const;
 const trials = { type: 'number', default: 1, describe: 'boots of each cell' } as const;
 
 const parser = globalOptions(yargs(argv))
@@ -104,6 +108,7 @@ const parser = globalOptions(yargs(argv))
         .option('image', image)
         .option('trials', trials)
         .option('dump', dump)
+        .option('keep-dumps', { ...keepDumps, default: 'all' as const })
         .option('seed', {
           type: 'number',
           describe: "repeats a trial's random choices (outcome.json has its seed)",
@@ -137,7 +142,8 @@ const parser = globalOptions(yargs(argv))
         .positional('file', { type: 'string', demandOption: true, describe: 'matrix file (YAML)' })
         .option('image', image)
         .option('trials', trials)
-        .option('dump', dump),
+        .option('dump', dump)
+        .option('keep-dumps', { ...keepDumps, default: 'first' as const }),
     doesOwnCleanup(matrix),
   )
   .command(

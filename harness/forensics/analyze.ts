@@ -34,7 +34,7 @@ export async function analyzeDump(request: AnalysisRequest, signal: AbortSignal)
     start = seconds();
     transcript = session.transcript;
     if (request.modules) await session.run(`mod -S ${request.modules}`);
-    await walk(session, facts, request.receiver);
+    await walk(session, facts);
   } catch (error) {
     problem = firstLine(error);
   }

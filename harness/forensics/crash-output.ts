@@ -125,10 +125,7 @@ export function parseValue(text: string): number | null {
   return match?.[1] ? Number(match[1]) : null;
 }
 
-/** Tasks of `list -s task_struct.pid,comm`. */
-export function parseTasks(text: string): { pid: number; comm: string }[] {
-  return [...text.matchAll(/pid = (\d+),?\s+comm = "([^"]*)"/g)].map((match) => ({
-    pid: Number(match[1]),
-    comm: (match[2] ?? '').replace(/(\\000)+.*$/, ''),
-  }));
+/** The addresses of `list`. */
+export function parseAddresses(text: string): string[] {
+  return [...text.matchAll(/^([0-9a-f]{16})$/gm)].map((match) => match[1] ?? '');
 }

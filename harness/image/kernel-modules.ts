@@ -25,24 +25,29 @@ export const guestModules = [
 export const optionalModules = ['qemu_fw_cfg'] as const;
 
 /** Modules that the crash kernel loads (vm-images/capture/init). */
-const captureModules = ['virtio_console'] as const;
+const captureModules = ['virtio_pci', 'virtio_console'] as const;
 
-/** Archive with the modules of one kernel that a guest or its crash kernel loads and everything they depend on. Cached by kernel and list. */
-export async function ensureModulesArchive(kernel: Kernel): Promise<string> {
-  const key = contentKey(
-    kernel.id,
-    kernel.version,
-    kernel.release,
-    ...guestModules,
-    ...optionalModules,
-    ...captureModules,
-  );
+/** Archives with modules of one kernel and everything that they depend on: what its guest loads, and what its crash kernel loads. */
+export async function ensureModulesArchives(kernel: Kernel): Promise<{ guest: string; capture: string }> {
+  return {
+    guest: await ensureArchive(kernel, guestModules, optionalModules),
+    capture: await ensureArchive(kernel, captureModules, []),
+  };
+}
+
+/** Cached by kernel and list. */
+async function ensureArchive(
+  kernel: Kernel,
+  wanted: readonly string[],
+  optional: readonly string[],
+): Promise<string> {
+  const key = contentKey(kernel.id, kernel.version, kernel.release, ...wanted, ...optional);
   const target = cacheDir('images', `modules-${kernel.id}-${key}.cpio`);
   await buildOnce(target, async (out) => {
     const [modprobe, depmod] = [await needProgram('modprobe'), await needProgram('depmod')];
     await using scratch = await scratchDir('modules');
     const tree = join('lib/modules', kernel.release);
-    for (const name of [...guestModules, ...captureModules, ...optionalModules]) {
+    for (const name of [...wanted, ...optional]) {
       const args = [
         '-d',
         kernel.modulesRoot,
@@ -54,7 +59,7 @@ export async function ensureModulesArchive(kernel: Kernel): Promise<string> {
       ];
       const found = await execa(modprobe, args, { reject: false, env: { LC_ALL: 'C' } });
       if (found.failed && !/not found in directory/.test(found.stderr)) throw commandError('modprobe', found);
-      if (found.failed && (optionalModules as readonly string[]).includes(name)) continue;
+      if (found.failed && optional.includes(name)) continue;
       if (found.failed)
         throw new UsageError(
           'no-such-module',

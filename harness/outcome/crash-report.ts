@@ -108,6 +108,11 @@ export class CrashReader {
     return this.crash !== undefined && this.#open === undefined;
   }
 
+  /** True once the call trace of the first crash was read: enough to tell what it is. */
+  get crashTold(): boolean {
+    return this.crash?.stackComplete === true;
+  }
+
   /** The first report that is a crash. What follows a crash is its consequence. */
   get crash(): CrashReport | undefined {
     return this.reports.find((report) => report.kind !== 'warning');

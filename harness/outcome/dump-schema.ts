@@ -19,8 +19,10 @@ export const dumpSchema = z
     seconds: z.number().describe('from the crash to the dump on disk'),
     sha256: z.string().nullable().describe('of vmcore'),
     readable: z
-      .object({ makedumpfile: z.boolean().nullable() })
-      .describe('whether the tool could read vmcore; null if the tool is not installed'),
+      .object({ makedumpfile: z.boolean().nullable(), crash: z.boolean().nullable() })
+      .describe(
+        'whether the tool could read vmcore; null if it was not asked (not installed, no debug info)',
+      ),
     kept: z.boolean().describe('whether vmcore was left in the folder (--keep-dumps)'),
     ladder: z.array(rungSchema),
   })

@@ -5,7 +5,7 @@ import { firstLine, hasErrno, UsageError } from '../base/errors.js';
 import { exists, writeFileAtomic, writeJson } from '../base/files.js';
 import type { RunDocument } from './run-schema.js';
 
-/** Bytes that a run without dumps needs at least: logs and JSON of a few trials. */
+/** Bytes that logs and JSON of a run need at least. */
 const MIN_FREE_BYTES = 64 * 2 ** 20;
 
 /** A run's folder under results/. Folders are 0700, files 0600: logs and dumps are copies of a machine's memory. */
@@ -18,8 +18,11 @@ export class RunFolder {
     this.path = path;
   }
 
-  /** Makes a new folder `<UTC time>-<short id>`. Throws UsageError if the results folder cannot take it or is full. */
-  static async create(results: string): Promise<RunFolder> {
+  /**
+   * Makes a new folder `<UTC time>-<short id>`. Throws UsageError if the results folder cannot be written to or has no room for
+   * `dumpBytes` bytes of dumps beside the logs.
+   */
+  static async create(results: string, dumpBytes = 0): Promise<RunFolder> {
     const base = resolve(results);
     const stamp = new Date()
       .toISOString()
@@ -38,12 +41,13 @@ export class RunFolder {
       throw new UsageError('bad-results', `--results ${results}: cannot be written to (${why})`, error);
     }
     const { bavail, bsize } = await statfs(path);
-    if (bavail * bsize < MIN_FREE_BYTES) {
+    const needed = MIN_FREE_BYTES + dumpBytes;
+    if (bavail * bsize < needed) {
       await rm(path, { recursive: true, force: true });
       const free = Math.floor((bavail * bsize) / 2 ** 20);
       throw new UsageError(
         'results-full',
-        `--results ${results}: only ${free} MiB free, ${MIN_FREE_BYTES / 2 ** 20} MiB needed`,
+        `--results ${results}: only ${free} MiB free, ${Math.ceil(needed / 2 ** 20)} MiB needed${dumpBytes > 0 ? ' if every trial crashes (see --keep-dumps, --dump)' : ''}`,
       );
     }
     return new RunFolder(id, path);

@@ -8,7 +8,7 @@ import { packageRoot } from '../base/paths.js';
 import type { Progress } from '../base/progress.js';
 import { needProgram, tools } from '../host/tools.js';
 import { ensureCaptureArchive } from '../image/capture.js';
-import { ensureModulesArchive } from '../image/kernel-modules.js';
+import { ensureModulesArchives } from '../image/kernel-modules.js';
 import { ensureLun } from '../image/lun.js';
 import { ensureUserland, userlandPath } from '../image/userland.js';
 import { catalogueEntry, ensureKernel } from '../kernel/catalogue.js';
@@ -23,6 +23,7 @@ import { type Attendance, runTrial } from '../trial/run-trial.js';
 import { judgeCell } from '../verdict/cell-verdict.js';
 import { type AccelChoice, chooseAccel } from '../vm/accel.js';
 import type { Accel } from '../vm/qemu-args.js';
+import { afterCrash, type KeepDumps } from './after-crash.js';
 
 /** What a command wants to be run. */
 export interface RunRequest {
@@ -31,6 +32,7 @@ export interface RunRequest {
   image: string;
   trials: number;
   dump: DumpMethod;
+  keepDumps: KeepDumps;
   results: string;
   accel: 'auto' | Accel;
   /** Seed of the first trial's workload; the next trials count on from it. Without it each trial draws its own. */
@@ -59,7 +61,7 @@ export async function executeRun(
   const loaded = await checkNames(request);
   for (const { program } of tools)
     if (['qemu-system-x86_64', 'setpriv', 'cpio'].includes(program)) await needProgram(program);
-  const folder = await RunFolder.create(request.results);
+  const folder = await RunFolder.create(request.results, dumpBytes(request, loaded));
   const { parts, document } = await interruptible(
     prepare(request, folder.id, loaded, progress),
     signal,
@@ -91,6 +93,11 @@ export async function executeRun(
         ),
       );
       cell.trials.push({ ...outcome, folder: relative });
+      const earlier = cell.trials.slice(0, -1).some((trial) => trial.timings.dumped !== undefined);
+      const keep = request.keepDumps === 'all' || (request.keepDumps === 'first' && !earlier);
+      const { kernel } = parts[index] as CellParts;
+      const { receiver } = plan.scenario;
+      await afterCrash({ kernel, dir: join(folder.path, relative), receiver, keep }, progress, signal);
       Object.assign(cell, judgeCell(cell.trials, cell.wantedTrials), {
         durationSeconds: seconds(cellStarted),
       });
@@ -104,6 +111,19 @@ export async function executeRun(
   });
   await folder.save(document);
   return { document, folder: folder.path };
+}
+
+/** Part of a guest's memory that its filtered dump takes: 4 % was seen; a busy guest has more. */
+const DUMP_SHARE = 0.2;
+
+/** Bytes of dumps that a run may leave if every trial crashes. One more than is kept is on disk while it is analysed. */
+function dumpBytes(request: RunRequest, loaded: LoadedScenario[]): number {
+  if (request.dump === 'none') return 0;
+  const kept = { all: request.trials, first: 1, none: 0 }[request.keepDumps];
+  // Twice: the crash kernel's flattened stream, and the dump made of it.
+  const one = (entry: LoadedScenario): number => entry.scenario.vm.memoryMiB * 2 ** 20 * DUMP_SHARE;
+  const most = Math.max(0, ...loaded.map(one));
+  return loaded.reduce((sum, entry) => sum + kept * one(entry), 0) + 2 * most;
 }
 
 /** A signal that came after the last trial had ended (a kept guest is ended so) interrupted nothing. */
@@ -129,15 +149,15 @@ async function prepare(
     const module = await ensureModule(cell.module, kernel, progress);
     accel ??= await chooseAccel(request.accel, kernel.vmlinuz);
     const scenario = loaded[index] as LoadedScenario;
-    const modules = await ensureModulesArchive(kernel);
+    const modules = await ensureModulesArchives(kernel);
     parts.push({
       kernel,
       module,
       loaded: scenario,
       accel: accel.accel,
       userland: userland.archive,
-      modules,
-      capture: await ensureCaptureArchive(userland.capture, modules),
+      modules: modules.guest,
+      capture: await ensureCaptureArchive(userland.capture, modules.capture),
       lun: await ensureLun(scenario.scenario, kernel),
     });
   }

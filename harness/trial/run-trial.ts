@@ -159,7 +159,8 @@ async function watch(
     } else if (markers.phase === 'boot') watchdog.progress();
     if (crashes.crash) {
       watchdog.crashed(CRASH_QUIET_SECONDS);
-      if (crashes.crashComplete) finish({ why: 'crashed' });
+      // The rest of the report is still printed while a dump is taken; without one the guest ends here.
+      if (crashes.crashComplete || (plan.dump === 'kdump' && crashes.crashTold)) finish({ why: 'crashed' });
     }
   });
   const guestLog = new LineSplitter((line) => facts.push(line.text));

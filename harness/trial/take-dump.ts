@@ -69,7 +69,7 @@ export async function takeDump(guest: CrashedGuest, method: DumpMethod): Promise
     bytes,
     seconds: took,
     sha256: bytes > 0 ? await sha256(vmcore) : null,
-    readable: { makedumpfile: bytes > 0 ? await readableByMakedumpfile(vmcore) : null },
+    readable: { makedumpfile: bytes > 0 ? await readableByMakedumpfile(vmcore) : null, crash: null },
     kept: bytes > 0,
     ladder,
   };

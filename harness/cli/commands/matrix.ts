@@ -1,4 +1,5 @@
 import { loadMatrix } from '../../scenario/load-matrix.js';
+import type { KeepDumps } from '../../session/after-crash.js';
 import { executeRun } from '../../session/execute.js';
 import type { DumpMethod } from '../../trial/plan.js';
 import type { Accel } from '../../vm/qemu-args.js';
@@ -10,6 +11,7 @@ export interface MatrixArgs {
   image: string;
   trials: number;
   dump: DumpMethod;
+  keepDumps: KeepDumps;
   json: boolean;
   results: string;
   accel: 'auto' | Accel;
@@ -18,8 +20,8 @@ export interface MatrixArgs {
 /** `loopanic matrix FILE`: every cell of a matrix file, against its expectations. */
 export async function matrix(args: MatrixArgs, { signal }: Context): Promise<number> {
   const { cells } = await loadMatrix(args.file);
-  const { image, trials, dump, results, accel } = args;
-  const request = { command: 'matrix', cells, image, trials, dump, results, accel };
+  const { image, trials, dump, keepDumps, results, accel } = args;
+  const request = { command: 'matrix', cells, image, trials, dump, keepDumps, results, accel };
   const result = await executeRun(request, signal, progressFor());
   printRun(args.json, result);
   return exitCodeOf(result.document);

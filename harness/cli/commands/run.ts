@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { UsageError } from '../../base/errors.js';
 import { writeFileAtomic } from '../../base/files.js';
 import type { Scenario } from '../../scenario/scenario-schema.js';
+import type { KeepDumps } from '../../session/after-crash.js';
 import { executeRun } from '../../session/execute.js';
 import type { DumpMethod } from '../../trial/plan.js';
 import type { AttendedGuest } from '../../trial/run-trial.js';
@@ -18,6 +19,7 @@ export interface RunArgs {
   image: string;
   trials: number;
   dump: DumpMethod;
+  keepDumps: KeepDumps;
   seed?: number | undefined;
   hardenedUsercopy?: 'on' | 'off' | undefined;
   keep: boolean;
@@ -43,6 +45,7 @@ export async function run(args: RunArgs, { signal }: Context): Promise<number> {
       image: args.image,
       trials: args.trials,
       dump: args.dump,
+      keepDumps: args.keepDumps,
       results: args.results,
       accel: args.accel,
       ...(args.seed === undefined ? {} : { seed: args.seed }),

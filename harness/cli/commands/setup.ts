@@ -3,7 +3,7 @@ import { EXIT, firstLine, InfraError } from '../../base/errors.js';
 import { exists, sweepScratch } from '../../base/files.js';
 import type { Progress } from '../../base/progress.js';
 import { findProgram, libraries, tools } from '../../host/tools.js';
-import { ensureModulesArchive } from '../../image/kernel-modules.js';
+import { ensureModulesArchives } from '../../image/kernel-modules.js';
 import { ensureUserland } from '../../image/userland.js';
 import { ensureBuildTree } from '../../kernel/build-tree.js';
 import { ensureKernel } from '../../kernel/catalogue.js';
@@ -18,7 +18,7 @@ export async function setup(args: { kernel: string; image: string; json: boolean
     const installed = await installPackages(progress);
     const userland = await ensureUserland(args.image, progress);
     const kernel = await ensureKernel(args.kernel, progress);
-    await ensureModulesArchive(kernel);
+    await ensureModulesArchives(kernel);
     await ensureBuildTree(kernel, progress);
     const accel = await chooseAccel('auto', kernel.vmlinuz);
     return {
