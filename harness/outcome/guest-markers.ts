@@ -30,6 +30,7 @@ export class GuestMarkers {
   work: WorkDone | null = null;
   /** Line of the first marker: the kernel's own boot messages end there. */
   firstLine = 0;
+  #boots = 0;
   readonly #prefix: string;
 
   constructor(token: string) {
@@ -39,6 +40,10 @@ export class GuestMarkers {
   /** Takes one console line; returns true if it was a marker. */
   push(line: LogLine): boolean {
     const { text } = line;
+    if (text.startsWith('Linux version ')) this.#boots++;
+    // The second kernel on a console is the crash kernel.
+    else if (this.#boots > 1 && text.startsWith('Kernel panic - not syncing'))
+      this.capture = `failed ${text.trim()}`;
     if (!text.startsWith(this.#prefix)) return false;
     this.firstLine ||= line.number;
     const [verb = '', ...rest] = text.slice(this.#prefix.length).trim().split(' ');

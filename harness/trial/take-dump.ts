@@ -119,11 +119,12 @@ async function waitForKdump(guest: CrashedGuest): Promise<string> {
   return 'the crash kernel wrote the dump';
 }
 
-/** The crash kernel sends makedumpfile's flattened format; both makedumpfile and crash read it, but plain is what people expect. */
+/** The crash kernel and QEMU write makedumpfile's flattened format. crash reads it too, but plain is what people and tools expect. */
 async function unflatten(flat: string, vmcore: string): Promise<void> {
   const makedumpfile = await findProgram('makedumpfile');
   if (!makedumpfile) {
     await rename(flat, vmcore);
+    await chmod(vmcore, 0o600);
     return;
   }
   const input = await open(flat, 'r');
@@ -143,11 +144,11 @@ async function unflatten(flat: string, vmcore: string): Promise<void> {
 
 async function dumpByQemu(guest: CrashedGuest): Promise<string> {
   const { qmp } = guest.vm;
-  const vmcore = join(guest.dir, 'vmcore');
-  await rm(vmcore, { force: true });
+  const flat = dumpPorts(guest.dir).vmcore;
+  await rm(flat, { force: true });
   await qmp.call('dump-guest-memory', {
     paging: false,
-    protocol: `file:${vmcore}`,
+    protocol: `file:${flat}`,
     format: 'kdump-zlib',
     detach: true,
   });
@@ -165,7 +166,7 @@ async function dumpByQemu(guest: CrashedGuest): Promise<string> {
     guest.onStatus(`QEMU dumps: ${Math.round((100 * completed) / Math.max(state.total, 1))} %`);
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
   }
-  await chmod(vmcore, 0o600);
+  await unflatten(flat, join(guest.dir, 'vmcore'));
   return 'QEMU wrote the dump';
 }
 

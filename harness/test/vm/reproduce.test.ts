@@ -31,7 +31,7 @@ async function until(what: () => Promise<boolean>, seconds: number): Promise<boo
 
 test.serial('the fix reverted: panics, with the sought signature and everything read back', async (t) => {
   const results = await tempDir(t);
-  const { code, document, stderr } = await run(results, '--module', 'unpatched');
+  const { code, document, stderr } = await run(results, '--module', 'unpatched', '--dump', 'none');
   t.is(code, 0, stderr);
   const cell = document?.cells[0];
   const trial = cell?.trials[0];
@@ -69,7 +69,7 @@ test.serial(
     const built = await loopanic(['module', 'build', 'pageslab', '--json'], { timeoutSeconds: 120 });
     const ko = join(await tempDir(t), 'libiscsi_tcp.ko');
     await copyFile(JSON.parse(built.stdout)[0].file, ko);
-    const { code, document, stderr } = await run(results, '--module', ko);
+    const { code, document, stderr } = await run(results, '--module', ko, '--dump', 'none');
     t.is(code, 0, stderr);
     t.regex(document?.cells[0]?.module ?? '', /^libiscsi_tcp\.ko@[0-9a-f]{8}$/);
     t.is(document?.cells[0]?.verdict, 'panics');

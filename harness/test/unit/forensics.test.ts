@@ -1,0 +1,183 @@
+import test from 'ava';
+import type { AnalysisFacts } from '../../forensics/analysis-schema.js';
+import { checkFacts, conclude } from '../../forensics/checks.js';
+import {
+  parseBacktrace,
+  parseBytes,
+  parseFragments,
+  parseKmem,
+  parseLabelledWords,
+  parseMembers,
+  parseValue,
+} from '../../forensics/crash-output.js';
+import { noFacts } from '../../forensics/walk.js';
+import { xfsHeader } from '../../forensics/xfs-magic.js';
+
+// Answers of crash on two kernels: 3.10.0-957.27.2.el7 (as the report of the panic shows them) and Debian 6.1.192.
+const EL7_KMEM = `CACHE            NAME                 OBJSIZE  ALLOCATED     TOTAL  SLABS  SSIZE
+ffff9ca27fc07600 kmalloc-512              512     242454    464512   7258    32k
+  SLAB              MEMORY            NODE  TOTAL  ALLOCATED  FREE
+  fffff597a42fdc00  ffff9cba0bf70000     1     64         59     5
+  FREE / [ALLOCATED]
+  [ffff9cba0bf75400]
+
+      PAGE         PHYSICAL      MAPPING       INDEX CNT FLAGS
+fffff597a42fdd40 190bf75000                0        0  0 6fffff00008000 tail
+`;
+const DEBIAN_KMEM = `CACHE             OBJSIZE  ALLOCATED     TOTAL  SLABS  SSIZE  NAME
+ffff888004848a00      512       1232      2112     33    32k  kmalloc-512
+  SLAB              MEMORY            NODE  TOTAL  ALLOCATED  FREE
+  ffffea000021fc00  ffff8880087f0000     0     64         64     0
+  FREE / [ALLOCATED]
+   ffff8880087f0a00  (cpu 0 cache)
+
+      PAGE       PHYSICAL      MAPPING       INDEX CNT FLAGS
+ffffea000021fc00  87f0000        800000000        0  0 fffffc0000000
+`;
+
+test('kmem, with its columns in either order', (t) => {
+  t.deepEqual(parseKmem(EL7_KMEM), {
+    cache: 'kmalloc-512',
+    objectSize: 512,
+    slabSize: '32k',
+    headPage: 'fffff597a42fdc00',
+    allocated: true,
+    page: 'fffff597a42fdd40',
+    physical: '190bf75000',
+  });
+  t.like(parseKmem(DEBIAN_KMEM), {
+    cache: 'kmalloc-512',
+    objectSize: 512,
+    allocated: false,
+    page: 'ffffea000021fc00',
+  });
+  t.is(parseKmem('kmem: address not found in any slab\n'), null);
+});
+
+test('fragments of 3.10 and of kernels since 5.4', (t) => {
+  const old = `struct skb_shared_info {
+  frags = {{
+      page = {
+        p = 0xfffff597a42fdd40
+      }, 
+      page_offset = 1024, 
+      size = 1024
+    }, {
+      page = {
+        p = 0x0
+      }, 
+      page_offset = 0, 
+      size = 0
+    }`;
+  t.deepEqual(parseFragments(old, 1), [{ page: '0xfffff597a42fdd40', offset: 1024, size: 1024 }]);
+  const now = `  frags = {{
+      bv_page = 0xffffea0000fe93c0,
+      bv_len = 1024,
+      bv_offset = 3072
+    }, {`;
+  t.deepEqual(parseFragments(now, 17), [{ page: '0xffffea0000fe93c0', offset: 3072, size: 1024 }]);
+});
+
+test('backtrace, labelled words, members, values', (t) => {
+  const bt = `PID: 102      TASK: ffff8880062dc200  CPU: 0    COMMAND: "tgtd"
+ #7 [ffffc900005cb8b8] simple_copy_to_iter at ffffffff817c7995
+ #8 [ffffc900005cb8d8] __skb_datagram_iter at ffffffff817c7b36
+    ffffc900005cb8e0: ffffc900005cbab8 [ffff888005209ae8:skbuff_fclone_cache] 
+    ffffc900005cb8f0: 0000000000000000 [ffff8880087f1a00:kmalloc-512]
+`;
+  t.deepEqual(parseBacktrace(bt), {
+    pid: 102,
+    task: 'ffff8880062dc200',
+    cpu: 0,
+    comm: 'tgtd',
+    stack: ['simple_copy_to_iter', '__skb_datagram_iter'],
+  });
+  t.deepEqual(parseLabelledWords(bt), [
+    { frame: '__skb_datagram_iter', address: 'ffff888005209ae8', cache: 'skbuff_fclone_cache' },
+    { frame: '__skb_datagram_iter', address: 'ffff8880087f1a00', cache: 'kmalloc-512' },
+  ]);
+  t.deepEqual(
+    parseMembers('  len = 1024,\n  data_len = 1024,\n  head = 0xffff888008db8c00 "",\n  end = 704\n'),
+    {
+      len: '1024',
+      data_len: '1024',
+      head: '0xffff888008db8c00 ""',
+      end: '704',
+    },
+  );
+  t.is(parseValue('$1 = 16777343\n'), 16777343);
+  t.is(parseValue('$1 = 0xbb0\n'), 0xbb0);
+  t.is(parseValue('p: gdb request failed\n'), null);
+});
+
+test('XFS headers: magic, allocation group and length, big-endian', (t) => {
+  const bytes = parseBytes(
+    'ffff88803fa4fc00:  58 41 47 46 00 00 00 01 00 00 00 23 00 00 80 00   XAGF.......#....\n',
+  );
+  t.like(xfsHeader(bytes), { magic: 'XAGF', allocationGroup: 35, length: 32768 });
+  t.is(xfsHeader(Buffer.from('nothing of the sort.')), null);
+  t.is(xfsHeader(Buffer.from('XAGF')), null);
+});
+
+const proven = (): AnalysisFacts => {
+  const header = (magic: string) => ({ magic, meaning: magic, allocationGroup: 3, length: 9 });
+  const object = (address: string, magic: string) => ({
+    ...{ address, cache: 'kmalloc-512', allocated: true, firstBytes: '' },
+    header: header(magic),
+  });
+  return {
+    ...noFacts(),
+    usercopy: { line: 'usercopy: …', object: 'kmalloc-512', length: 1024, direction: 'exposure' },
+    task: { comm: 'tgtd', pid: 1, cpu: 0, address: 'f' },
+    stack: ['tcp_recvmsg'],
+    object: {
+      ...{ address: 'a0', cache: 'kmalloc-512', objectSize: 512, slabSize: '32k', allocated: true },
+      ...{ page: 'p1', headPage: 'p0', pageIs: 'tail' },
+    },
+    skb: {
+      ...{ address: 's', cache: 'skbuff_fclone_cache', frame: 'f', len: 1024, dataLen: 1024, headLen: 0 },
+      ...{ head: 'h', end: 704, sharedInfo: 'i', fragments: 1, sock: 'k' },
+    },
+    fragment: { index: 0, page: 'p1', offset: 0, size: 1024, address: 'a0' },
+    objects: [object('a0', 'XAGF'), object('a1', 'XAGI')],
+    socket: { local: '127.0.0.1', localPort: 3260, remote: '127.0.0.1', remotePort: 40000 },
+    module: { name: 'libiscsi_tcp', address: 'm', size: 1, srcversion: null },
+  };
+};
+const sought = (facts: AnalysisFacts, problem: string | null = null) =>
+  conclude(facts, checkFacts(facts, 'tgtd'), problem).sought;
+
+test('the conclusion is computed from the checks', (t) => {
+  t.is(sought(proven()), 'yes');
+  t.is(
+    sought({
+      ...proven(),
+      socket: { local: '10.0.0.1', localPort: 3260, remote: '10.0.0.2', remotePort: 9 },
+    }),
+    'no',
+  );
+  t.is(
+    sought({
+      ...proven(),
+      socket: { local: '127.0.0.1', localPort: 80, remote: '127.0.0.1', remotePort: 9 },
+    }),
+    'no',
+  );
+  t.is(sought({ ...proven(), stack: ['unix_dgram_recvmsg'] }), 'no');
+  const [first] = proven().objects;
+  if (!first) throw new Error('no object');
+  t.is(sought({ ...proven(), objects: [first, { ...first, header: null }] }), 'no');
+  t.is(sought({ ...proven(), objects: [first, { ...first, allocated: false }] }), 'no');
+  t.is(
+    sought({ ...proven(), fragment: { index: 0, page: 'p2', offset: 0, size: 1024, address: 'a9' } }),
+    'no',
+  );
+  const { task } = proven();
+  t.is(sought({ ...proven(), task: task && { ...task, comm: 'dhclient' } }), 'no');
+});
+
+test('what was not found proves nothing, and is not a refutation', (t) => {
+  t.is(sought(noFacts(), 'crash ended'), 'not-provable');
+  t.is(sought({ ...proven(), socket: null }), 'not-provable');
+  t.is(sought({ ...proven(), skb: null, fragment: null }), 'not-provable');
+});
