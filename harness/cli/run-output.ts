@@ -18,6 +18,13 @@ function cellLines(cell: RunCell): string[] {
       : '';
   if (cell.trials.length !== 1 || expectation || cell.verdict === 'inconclusive' || cell.verdict === null)
     lines.push(`${name}: verdict ${cell.verdict ?? 'none'}: ${cell.reason}${expectation}`);
+  for (const { analysis, dump } of cell.trials) {
+    if (dump)
+      lines.push(
+        `  dump: ${dump.method}, ${(dump.bytes / 2 ** 20).toFixed(0)} MiB${dump.kept ? '' : ', not kept'}`,
+      );
+    if (analysis) lines.push(`  analysis: ${analysis.text}`);
+  }
   for (const warning of cell.warnings) lines.push(`${name}: warning: ${warning}`);
   return lines;
 }

@@ -27,7 +27,19 @@ const cellSchema = z.object({
     .describe('the scenario with all defaults filled in'),
   wantedTrials: z.int(),
   durationSeconds: z.number(),
-  trials: z.array(outcomeSchema.extend({ folder: z.string().describe("relative to run.json's folder") })),
+  trials: z.array(
+    outcomeSchema.extend({
+      folder: z.string().describe("relative to run.json's folder"),
+      dump: z
+        .object({ method: z.enum(['kdump', 'qmp', 'serial']), bytes: z.int(), kept: z.boolean() })
+        .nullable()
+        .describe('null if nothing crashed, or no dump was wanted; dump.json has it all'),
+      analysis: z
+        .object({ sought: z.enum(['yes', 'no', 'not-provable']), text: z.string() })
+        .nullable()
+        .describe('conclusion of analysis.json'),
+    }),
+  ),
 });
 
 /** run.json: what one command did. */
@@ -56,3 +68,4 @@ export const runSchema = z
 
 export type RunDocument = z.infer<typeof runSchema>;
 export type RunCell = RunDocument['cells'][number];
+export type RunTrial = RunCell['trials'][number];

@@ -2,11 +2,11 @@ import { readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { writeJson } from '../base/files.js';
 import type { Progress } from '../base/progress.js';
-import type { Analysis } from '../forensics/analysis-schema.js';
 import { analyzeDump } from '../forensics/analyze.js';
 import { debugVmlinux } from '../kernel/debug-info.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { type DumpRecord, dumpSchema } from '../outcome/dump-schema.js';
+import type { RunTrial } from '../results/run-schema.js';
 
 /** Which vmcores stay: all, the first of each cell, or none. */
 export type KeepDumps = 'all' | 'first' | 'none';
@@ -25,26 +25,29 @@ export async function afterCrash(
   { kernel, dir, receiver, keep }: AfterCrash,
   progress: Progress,
   signal: AbortSignal,
-): Promise<Analysis | null> {
+): Promise<Pick<RunTrial, 'dump' | 'analysis'>> {
   const file = join(dir, 'dump.json');
   const text = await readFile(file, 'utf8').catch(() => null);
-  if (text === null) return null;
+  if (text === null) return { dump: null, analysis: null };
   const dump: DumpRecord = dumpSchema.parse(JSON.parse(text));
-  if (!dump.complete) return null;
+  const { method, bytes } = dump;
+  const summary = (kept: boolean): RunTrial['dump'] => ({ method, bytes, kept });
+  if (!dump.complete || signal.aborted) return { dump: summary(dump.kept), analysis: null };
   const vmcore = join(dir, 'vmcore');
   const vmlinux = await debugVmlinux(kernel);
-  let analysis: Analysis | null = null;
+  let analysis: RunTrial['analysis'] = null;
   if (vmlinux === null)
     progress.line(
       `no analysis: bring the debug info with 'loopanic kernel debuginfo ${kernel.id}' (then: loopanic analyze)`,
     );
   else {
-    analysis = await progress.step('analysis of the dump', () =>
+    const { conclusion, seconds } = await progress.step('analysis of the dump', () =>
       analyzeDump({ vmcore, vmlinux, receiver, dir }, signal),
     );
-    dump.readable.crash = analysis.seconds.start > 0;
+    analysis = conclusion;
+    dump.readable.crash = seconds.start > 0;
   }
   if (!keep) await rm(vmcore);
   await writeJson(file, { ...dump, kept: keep });
-  return analysis;
+  return { dump: summary(keep), analysis };
 }

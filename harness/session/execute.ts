@@ -14,7 +14,7 @@ import { ensureUserland, userlandPath } from '../image/userland.js';
 import { catalogueEntry, ensureKernel } from '../kernel/catalogue.js';
 import { checkModuleId, ensureModule } from '../module/module.js';
 import { RunFolder } from '../results/run-folder.js';
-import type { RunCell, RunDocument } from '../results/run-schema.js';
+import type { RunCell, RunDocument, RunTrial } from '../results/run-schema.js';
 import type { MatrixCell } from '../scenario/load-matrix.js';
 import { loadScenario } from '../scenario/load-scenario.js';
 import type { LoadedScenario, Scenario } from '../scenario/scenario-schema.js';
@@ -92,22 +92,27 @@ export async function executeRun(
           request.attendance,
         ),
       );
-      cell.trials.push({ ...outcome, folder: relative });
-      const earlier = cell.trials.slice(0, -1).some((trial) => trial.timings.dumped !== undefined);
+      const trial: RunTrial = { ...outcome, folder: relative, dump: null, analysis: null };
+      cell.trials.push(trial);
+      judge(cell, seconds(cellStarted));
+      // Saved before the dump is looked at: the outcome is known, whatever comes of that.
+      await folder.save(document);
+      const earlier = cell.trials.some(({ dump }) => dump?.kept);
       const keep = request.keepDumps === 'all' || (request.keepDumps === 'first' && !earlier);
       const { kernel } = parts[index] as CellParts;
       const { receiver } = plan.scenario;
-      await afterCrash({ kernel, dir: join(folder.path, relative), receiver, keep }, progress, signal);
-      Object.assign(cell, judgeCell(cell.trials, cell.wantedTrials), {
-        durationSeconds: seconds(cellStarted),
-      });
+      Object.assign(
+        trial,
+        await afterCrash({ kernel, dir: join(folder.path, relative), receiver, keep }, progress, signal),
+      );
+      judge(cell, seconds(cellStarted));
       Object.assign(document, { durationSeconds: seconds(started) });
       await folder.save(document);
     }
   }
   Object.assign(document, {
     finishedAt: new Date().toISOString(),
-    interrupted: isInterrupted(document, signal),
+    interrupted: isInterrupted(request, document, signal),
   });
   await folder.save(document);
   return { document, folder: folder.path };
@@ -126,12 +131,20 @@ function dumpBytes(request: RunRequest, loaded: LoadedScenario[]): number {
   return loaded.reduce((sum, entry) => sum + kept * one(entry), 0) + 2 * most;
 }
 
-/** A signal that came after the last trial had ended (a kept guest is ended so) interrupted nothing. */
-function isInterrupted({ cells }: RunDocument, signal: AbortSignal): boolean {
-  const short = cells.some(
-    (cell) => cell.trials.length < cell.wantedTrials || cell.trials.some((trial) => trial.interrupted),
+function judge(cell: RunCell, durationSeconds: number): void {
+  Object.assign(cell, judgeCell(cell.trials, cell.wantedTrials), { durationSeconds });
+  // A panic with another cause must never be sold as the sought one.
+  for (const { trial, outcome, analysis } of cell.trials)
+    if (outcome === 'reproduced' && analysis?.sought === 'no')
+      cell.warnings.push(`trial ${trial}: its dump: ${analysis.text}`);
+}
+
+/** A person's kept guest is ended by a signal too: if its trial was over, that interrupted nothing. */
+function isInterrupted({ attendance }: RunRequest, { cells }: RunDocument, signal: AbortSignal): boolean {
+  const over = cells.every(
+    (cell) => cell.trials.length === cell.wantedTrials && !cell.trials.some((trial) => trial.interrupted),
   );
-  return signal.aborted && short;
+  return signal.aborted && !(attendance !== undefined && over);
 }
 
 /** Fetches and builds everything that the run needs. */
