@@ -3,8 +3,8 @@ import * as z from 'zod';
 const objectSchema = z.object({
   address: z.string(),
   cache: z.string(),
-  allocated: z.boolean(),
-  firstBytes: z.string().describe('first 32 bytes, hex'),
+  allocated: z.boolean().nullable().describe('null if crash could not tell'),
+  firstBytes: z.string().nullable().describe('first 32 bytes, hex; null if they could not be read'),
   header: z
     .object({
       magic: z.string(),
@@ -21,14 +21,22 @@ export const factsSchema = z.object({
   kernel: z.string().nullable(),
   panic: z.string().nullable().describe("crash's panic line"),
   usercopy: z
-    .object({ line: z.string(), object: z.string(), length: z.int(), direction: z.string() })
+    .object({
+      line: z.string(),
+      object: z.string(),
+      length: z.int(),
+      direction: z.string(),
+      offset: z.int().nullable().describe('bytes into the object; printed by 4.16 and later'),
+      address: z.string().nullable().describe('printed by kernels before 4.16'),
+    })
     .nullable()
     .describe("the kernel log's usercopy line"),
   task: z.object({ comm: z.string(), pid: z.int(), cpu: z.int(), address: z.string() }).nullable(),
   stack: z.array(z.string()),
   object: z
     .object({
-      address: z.string(),
+      address: z.string().describe('first byte that was to be copied'),
+      base: z.string().nullable().describe('first byte of the slab object there'),
       cache: z.string(),
       objectSize: z.int(),
       slabSize: z.string(),

@@ -2,6 +2,7 @@ import { kmallocObjectSize } from '../outcome/signature.js';
 import type { Analysis, AnalysisCheck, AnalysisFacts } from './analysis-schema.js';
 
 const TARGET_PORT = 3260;
+const USERCOPY_FUNCTIONS = ['usercopy_abort', '__check_object_size', '__check_heap_object'];
 
 /** The steps of the argument that this panic is the sought one, each with what it expects and what the dump shows. */
 export function checkFacts(facts: AnalysisFacts, receiver: string): AnalysisCheck[] {
@@ -14,25 +15,42 @@ export function checkFacts(facts: AnalysisFacts, receiver: string): AnalysisChec
   });
   const size = object ? kmallocObjectSize(object.cache) : null;
   const whole = object && usercopy ? usercopy.length / object.objectSize : 0;
+  const at = (address: string): bigint => BigInt(`0x${address}`);
   const magics = objects.map(({ header }) =>
-    header
-      ? `${header.magic}${header.allocationGroup === null ? '' : ` of AG ${header.allocationGroup}`}`
-      : 'no header',
+    header ? `${header.magic}${group(header.allocationGroup)}` : 'no header',
   );
+  const unknown = objects.some(({ allocated, firstBytes }) => allocated === null || firstBytes === null);
+  const inside =
+    fragment !== null &&
+    object !== null &&
+    usercopy !== null &&
+    at(object.address) >= at(fragment.address) &&
+    at(object.address) + BigInt(usercopy.length) <= at(fragment.address) + BigInt(fragment.size);
+  const addressAgrees = usercopy?.address == null || usercopy.address === object?.address;
+  const inUsercopy =
+    facts.panic?.includes('usercopy.c') === true ||
+    facts.stack.some((name) => USERCOPY_FUNCTIONS.includes(name));
+  const allSame = objects.every((entry) => entry.cache === object?.cache);
   return [
     check(
       'panic-line',
-      'a usercopy exposure',
-      usercopy?.line ?? facts.panic,
-      usercopy?.direction === 'exposure',
+      'a usercopy exposure, and the panicked stack in that check',
+      usercopy ? `${usercopy.line}${inUsercopy ? '' : ' (but the stack is elsewhere)'}` : facts.panic,
+      usercopy?.direction === 'exposure' && inUsercopy,
     ),
     check('reader', receiver, task?.comm ?? null, task?.comm === receiver),
     check('stack', 'tcp_recvmsg', facts.stack.join(' < ') || null, facts.stack.includes('tcp_recvmsg')),
     check(
       'object-is-valid',
-      'an allocated object of a kmalloc cache',
+      'an allocated object of the kmalloc cache that the kernel named',
       object && `${object.allocated ? 'allocated' : 'free'} object of ${object.cache}`,
-      object?.allocated === true && size !== null,
+      object?.allocated === true && size !== null && object.cache === usercopy?.object,
+    ),
+    check(
+      'address-is-an-object',
+      'the copy starts where an object starts',
+      object?.base ? `${object.address}, object at ${object.base}` : null,
+      object !== null && object.base === object.address && (usercopy?.offset ?? 0) === 0 && addressAgrees,
     ),
     check(
       'length-is-whole-objects',
@@ -42,9 +60,11 @@ export function checkFacts(facts: AnalysisFacts, receiver: string): AnalysisChec
     ),
     check(
       'all-objects-allocated',
-      'every object under the copy is allocated',
-      objects.length > 0 ? objects.map((entry) => (entry.allocated ? 'allocated' : 'free')).join(', ') : null,
-      objects.length >= 2 && objects.every((entry) => entry.allocated),
+      'every object under the copy is an allocated one of the same cache',
+      objects.length > 0 && !unknown
+        ? objects.map((entry) => `${entry.allocated ? 'allocated' : 'free'} ${entry.cache}`).join(', ')
+        : null,
+      objects.length === whole && allSame && objects.every((entry) => entry.allocated === true),
     ),
     check(
       'data-is-in-fragments',
@@ -53,33 +73,26 @@ export function checkFacts(facts: AnalysisFacts, receiver: string): AnalysisChec
       skb !== null && skb.fragments >= 1,
     ),
     check(
-      'fragment-is-the-object',
-      "a fragment whose first byte is the object's",
+      'copy-is-in-one-fragment',
+      'the whole copy lies in one fragment of the sk_buff',
       fragment &&
         object &&
-        `fragment ${fragment.address} on page ${fragment.page}; object ${object.address} on page ${object.page}`,
-      fragment !== null &&
-        object !== null &&
-        fragment.page === object.page &&
-        fragment.address === object.address,
-    ),
-    check(
-      'fragment-covers-the-copy',
-      'fragment at least as long as the copy',
-      fragment && usercopy && `${fragment.size} for ${usercopy.length} bytes`,
-      fragment !== null && usercopy !== null && fragment.size >= usercopy.length,
+        usercopy &&
+        `${usercopy.length} bytes at ${object.address}; fragment of ${fragment.size} bytes at ${fragment.address}, page ${fragment.page}`,
+      inside,
     ),
     check(
       'objects-are-xfs-metadata',
       'each object begins with an XFS magic number',
-      magics.join(', ') || null,
-      objects.length >= 2 && objects.every(({ header }) => header !== null),
+      unknown ? null : magics.join(', ') || null,
+      objects.length === whole && objects.length >= 2 && objects.every(({ header }) => header !== null),
     ),
     check(
       'loopback',
       'both ends are this host',
       socket && `${socket.local}:${socket.localPort} and ${socket.remote}:${socket.remotePort}`,
       socket !== null &&
+        socket.local !== '0.0.0.0' &&
         (socket.local === socket.remote ||
           (socket.local.startsWith('127.') && socket.remote.startsWith('127.'))),
     ),
@@ -98,7 +111,12 @@ export function checkFacts(facts: AnalysisFacts, receiver: string): AnalysisChec
   ];
 }
 
-/** What the checks add up to. A check that could not be made leaves it unproven; one that found something else refutes it. */
+const group = (number: number | null): string => (number === null ? '' : ` of AG ${number}`);
+
+/**
+ * What the checks add up to. A check that could not be made leaves it unproven; one that found something else refutes it, unless the dump is
+ * damaged: then what was found may be wrong too.
+ */
 export function conclude(
   facts: AnalysisFacts,
   checks: readonly AnalysisCheck[],
@@ -106,7 +124,7 @@ export function conclude(
 ): Analysis['conclusion'] {
   const failed = checks.filter((check) => !check.holds);
   const names = failed.map((check) => check.name).join(', ');
-  if (failed.length === 0) {
+  if (failed.length === 0 && problem === null) {
     const [first, second] = facts.objects.map(({ header }) => header?.magic);
     return {
       sought: 'yes',
@@ -116,13 +134,13 @@ export function conclude(
     };
   }
   const refuted = failed.find((check) => check.found !== 'not found');
-  if (refuted)
+  if (refuted && problem === null)
     return {
       sought: 'no',
       text: `This panic is not the sought one: ${refuted.name}: expected ${refuted.expected}, found ${refuted.found} (failed: ${names}).`,
     };
   return {
     sought: 'not-provable',
-    text: `This panic is not provably the sought one: ${problem ? `${problem}; ` : ''}nothing was found for ${names}.`,
+    text: `This panic is not provably the sought one: ${problem ? `${problem}; ` : ''}${names ? `open: ${names}` : 'every check that could be made holds'}.`,
   };
 }

@@ -77,6 +77,8 @@ export interface SlabObject {
   slabSize: string;
   /** struct page of the slab's head. */
   headPage: string;
+  /** First byte of the object, if crash names it. */
+  base: string | null;
   allocated: boolean;
   /** struct page that holds the object's first byte. */
   page: string;
@@ -103,6 +105,7 @@ export function parseKmem(text: string): SlabObject | null {
     objectSize: Number(cache.OBJSIZE),
     slabSize: cache.SSIZE ?? '',
     headPage: slab.SLAB ?? '',
+    base: /\[?([0-9a-f]{16})\]?/.exec(lines[list + 1] ?? '')?.[1] ?? null,
     allocated: /\[[0-9a-f]+\]/.test(lines[list + 1] ?? ''),
     page: page.PAGE ?? '',
     physical: page.PHYSICAL ?? '',

@@ -8,6 +8,8 @@ import { needProgram } from '../host/tools.js';
 /** Time for one answer. Start-up reads all of vmlinux's symbols: 8 s here, several times that on a loaded host. */
 const SECONDS = { start: 300, command: 120 };
 
+const UNREADABLE = /^.*(?:(?:read|seek) error:|page excluded:|invalid kernel virtual address:).*$/m;
+
 /** One command and what crash answered. */
 export interface CrashAnswer {
   command: string;
@@ -17,6 +19,8 @@ export interface CrashAnswer {
 /** A running crash(8) on one dump. Its answers go through files, so nothing else that it prints can get among them. */
 export class CrashSession implements AsyncDisposable {
   readonly transcript: CrashAnswer[] = [];
+  /** The first thing that the dump should have held and did not, in crash's words. */
+  damage: string | null = null;
   readonly #child: ReturnType<typeof spawn>;
   readonly #dir: string;
   readonly #scratch: AsyncDisposable;
@@ -45,10 +49,8 @@ export class CrashSession implements AsyncDisposable {
   /** Opens a dump. Throws InfraError with crash's own words if it cannot (truncated dump, vmlinux of another build). */
   static async open(vmlinux: string, vmcore: string, signal: AbortSignal): Promise<CrashSession> {
     const [setpriv, crash] = [await needProgram('setpriv'), await needProgram('crash')];
-    const session = new CrashSession(
-      spawn(setpriv, crash, vmlinux, vmcore, signal),
-      await scratchDir('crash'),
-    );
+    const scratch = await scratchDir('crash');
+    const session = new CrashSession(spawn(setpriv, crash, vmlinux, vmcore, scratch.path, signal), scratch);
     try {
       await session.#answer('!true', SECONDS.start);
       session.transcript.length = 0;
@@ -59,9 +61,16 @@ export class CrashSession implements AsyncDisposable {
     }
   }
 
-  /** Runs one command and returns its output. Throws InfraError if crash ends or does not answer. */
-  run(command: string): Promise<string> {
-    return this.#answer(command, SECONDS.command);
+  /**
+   * Runs one command and returns its output. Throws InfraError if crash ends or does not answer. What cannot be read is noted in `damage`, but for a
+   * `probe` of an address that may be none.
+   */
+  async run(command: string, kind: 'read' | 'probe' = 'read'): Promise<string> {
+    this.#said = '';
+    const output = await this.#answer(command, SECONDS.command);
+    const trouble = UNREADABLE.exec(`${output}\n${this.#said}`);
+    if (trouble && kind === 'read') this.damage ??= `${command}: ${trouble[0].trim()}`;
+    return output;
   }
 
   async #answer(command: string, seconds: number): Promise<string> {
@@ -101,14 +110,22 @@ export class CrashSession implements AsyncDisposable {
   }
 }
 
-function spawn(setpriv: string, crash: string, vmlinux: string, vmcore: string, signal: AbortSignal) {
-  // -s: no banner; --no_crashrc: a user's .crashrc must not change what the answers look like.
+function spawn(
+  setpriv: string,
+  crash: string,
+  vmlinux: string,
+  vmcore: string,
+  cwd: string,
+  signal: AbortSignal,
+) {
+  // -s: no banner. Neither a user's .crashrc nor one in this folder may change what the answers look like.
   return execa(setpriv, ['--pdeathsig', 'KILL', '--', crash, '-s', '--no_scroll', vmlinux, vmcore], {
     stdin: 'pipe',
     buffer: false,
     reject: false,
     cancelSignal: signal,
     forceKillAfterDelay: 1000,
+    cwd,
     env: { LC_ALL: 'C', HOME: '/nonexistent' },
   });
 }

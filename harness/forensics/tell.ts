@@ -57,7 +57,7 @@ export function tellAnalysis(analysis: Analysis, transcript: readonly CrashAnswe
     );
     for (const { address, header, allocated } of facts.objects)
       out.push(
-        `- ${address}: ${allocated ? 'allocated' : 'free'}, ${header ? `${header.magic} (${header.meaning}${header.allocationGroup === null ? '' : `, allocation group ${header.allocationGroup}`})` : 'no XFS header'}`,
+        `- ${address}: ${allocated === null ? 'state unknown' : allocated ? 'allocated' : 'free'}, ${header ? `${header.magic} (${header.meaning}${header.allocationGroup === null ? '' : `, allocation group ${header.allocationGroup}`})` : 'no XFS header'}`,
       );
     out.push('');
     for (const { address } of facts.objects) show(new RegExp(`^rd -8 ${address}`));

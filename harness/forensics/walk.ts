@@ -1,3 +1,5 @@
+import { InfraError } from '../base/errors.js';
+import { usercopyMessage } from '../outcome/crash-report.js';
 import type { AnalysisFacts } from './analysis-schema.js';
 import {
   type Fragment,
@@ -50,21 +52,22 @@ export async function walk(session: CrashSession, facts: AnalysisFacts): Promise
   facts.module = await loadedModule(session);
   facts.processes = await processes(session, facts);
   const words = parseLabelledWords(await session.run('bt -FF'));
-  await findSkb(session, words, facts);
-  await findObject(session, words, facts);
+  await findCopy(session, words, facts);
   await readObjects(session, facts);
   if (facts.skb) facts.socket = await socket(session, facts.skb.sock);
+  if (session.damage !== null) throw new InfraError('dump-damaged', `the dump is damaged: ${session.damage}`);
 }
 
 function usercopyLine(log: string): AnalysisFacts['usercopy'] {
   // Last one: a log may hold older, survived messages of another kind.
   const line = log.split('\n').findLast((text) => /usercopy: kernel memory/i.test(text));
   if (!line) return null;
-  const old = /memory (\w+) attempt detected (?:from|to) \S+ \((.+?)\) \((\d+) bytes\)/.exec(line);
-  const now = /memory (\w+) attempt detected (?:from|to) .*?'([^']+)'.*size (\d+)\)/.exec(line);
-  const [, direction, object, length] = old ?? now ?? [];
-  if (!direction || !object) return null;
-  return { line: line.replace(/^\[\s*[\d.]+\] /, '').trim(), object, length: Number(length), direction };
+  // Read as the outcome's classifier reads it.
+  const message = usercopyMessage(line);
+  if (!message) return null;
+  const { object, length, direction, offset = null, address = null } = message;
+  const text = line.replace(/^\[\s*[\d.]+\] /, '').trim();
+  return { line: text, object, length, direction, offset, address };
 }
 
 async function loadedModule(session: CrashSession): Promise<AnalysisFacts['module']> {
@@ -94,77 +97,80 @@ async function processes(session: CrashSession, facts: AnalysisFacts): Promise<A
   return { receiver, initiator: null };
 }
 
-/** The sk_buff is found, not given: words of the receive path's frames that point into an sk_buff cache, and that read as one with fragments. */
-async function findSkb(session: CrashSession, words: LabelledWord[], facts: AnalysisFacts): Promise<void> {
+/**
+ * The sk_buff is found, not given: a stack word that points into an sk_buff cache, reads as one with fragments, and has a fragment that holds another
+ * stack word, an address in the reported cache. That word is what was to be copied.
+ */
+async function findCopy(session: CrashSession, words: LabelledWord[], facts: AnalysisFacts): Promise<void> {
+  const named = words.filter(({ cache }) => cache === facts.usercopy?.object);
+  const targets = named.map(({ address }) => BigInt(`0x${address}`));
   const seen = new Set<string>();
-  for (const { address, cache, frame } of words) {
-    if (!/^skbuff_/.test(cache) || seen.has(address)) continue;
-    seen.add(address);
-    const skb = parseMembers(await session.run(`struct sk_buff.len,data_len,head,end,sk ${address}`));
-    const [len, dataLen, end] = [Number(skb.len), Number(skb.data_len), Number(skb.end)];
-    const head = /0x([0-9a-f]{16})/.exec(skb.head ?? '')?.[1];
-    const sock = /0x([0-9a-f]{16})/.exec(skb.sk ?? '')?.[1];
-    if (!head || !sock || !(dataLen <= len) || !(len > 0)) continue;
-    const sharedInfo = hex(BigInt(`0x${head}`) + BigInt(end));
-    const info = parseMembers(await session.run(`struct skb_shared_info.nr_frags ${sharedInfo}`));
-    const fragments = Number.parseInt(info.nr_frags ?? '', 10);
-    if (!(fragments >= 1)) continue;
-    facts.skb = {
-      address,
-      cache,
-      frame,
-      len,
-      dataLen,
-      headLen: len - dataLen,
-      head,
-      end,
-      sharedInfo,
-      fragments,
-      sock,
-    };
-    return;
-  }
-}
-
-/** The object is the address in the stack that lies in one of the sk_buff's fragments; without an sk_buff, the first word of the reported cache. */
-async function findObject(session: CrashSession, words: LabelledWord[], facts: AnalysisFacts): Promise<void> {
-  const candidates = words.filter(({ cache }) => cache === (facts.usercopy?.object ?? ''));
-  if (facts.skb) {
-    const text = await session.run(`struct skb_shared_info.frags ${facts.skb.sharedInfo}`);
-    const fragments = parseFragments(text, facts.skb.fragments);
-    for (const [index, fragment] of fragments.entries()) {
-      const address = await fragmentAddress(session, fragment);
-      if (address === null) continue;
-      const inside = candidates.some(({ address: word }) => {
-        const at = BigInt(`0x${word}`);
-        return at >= address && at < address + BigInt(fragment.size);
-      });
-      if (!inside) continue;
-      facts.fragment = {
-        index,
-        page: fragment.page.replace(/^0x/, ''),
-        ...pick(fragment),
-        address: hex(address),
-      };
-      break;
+  for (const word of words) {
+    if (!/^skbuff_/.test(word.cache) || seen.has(word.address)) continue;
+    seen.add(word.address);
+    const skb = await readSkb(session, word);
+    if (!skb) continue;
+    // Kept even if it turns out not to hold the copy: it is what the stack had.
+    facts.skb ??= skb;
+    const text = await session.run(`struct skb_shared_info.frags ${skb.sharedInfo}`, 'probe');
+    for (const [index, fragment] of parseFragments(text, skb.fragments).entries()) {
+      const start = await fragmentAddress(session, fragment);
+      if (start === null) continue;
+      const { page, offset, size } = fragment;
+      const inside = targets.filter((at) => at >= start && at < start + BigInt(size));
+      if (inside.length === 0) continue;
+      const copied = inside.reduce((low, at) => (at < low ? at : low));
+      facts.skb = skb;
+      facts.fragment = { index, page: page.replace(/^0x/, ''), offset, size, address: hex(start) };
+      await findObject(session, hex(copied), facts);
+      return;
     }
   }
-  const address = facts.fragment?.address ?? candidates[0]?.address;
-  if (address === undefined) return;
-  const object = parseKmem(await session.run(`kmem ${address}`));
-  if (!object) return;
-  const { cache, objectSize, slabSize, allocated, page, headPage } = object;
-  const pageIs = page === headPage ? 'head' : 'tail';
-  facts.object = { address, cache, objectSize, slabSize, allocated, page, headPage, pageIs };
+  const [first] = targets;
+  if (first !== undefined) await findObject(session, hex(first), facts);
 }
 
-const pick = ({ offset, size }: Fragment): { offset: number; size: number } => ({ offset, size });
+async function readSkb(
+  session: CrashSession,
+  { address, cache, frame }: LabelledWord,
+): Promise<AnalysisFacts['skb']> {
+  const skb = parseMembers(await session.run(`struct sk_buff.len,data_len,head,end,sk ${address}`, 'probe'));
+  const [len, dataLen, end] = [Number(skb.len), Number(skb.data_len), Number(skb.end)];
+  const head = /0x([0-9a-f]{16})/.exec(skb.head ?? '')?.[1];
+  const sock = /0x([0-9a-f]{16})/.exec(skb.sk ?? '')?.[1];
+  if (!head || !sock || !(dataLen <= len) || !(len > 0)) return null;
+  const sharedInfo = hex(BigInt(`0x${head}`) + BigInt(end));
+  const info = parseMembers(await session.run(`struct skb_shared_info.nr_frags ${sharedInfo}`, 'probe'));
+  const fragments = Number.parseInt(info.nr_frags ?? '', 10);
+  if (!(fragments >= 1)) return null;
+  return {
+    address,
+    cache,
+    frame,
+    len,
+    dataLen,
+    headLen: len - dataLen,
+    head,
+    end,
+    sharedInfo,
+    fragments,
+    sock,
+  };
+}
+
+async function findObject(session: CrashSession, address: string, facts: AnalysisFacts): Promise<void> {
+  const object = parseKmem(await session.run(`kmem ${address}`));
+  if (!object) return;
+  const { base, cache, objectSize, slabSize, allocated, page, headPage } = object;
+  const pageIs = page === headPage ? 'head' : 'tail';
+  facts.object = { address, base, cache, objectSize, slabSize, allocated, page, headPage, pageIs };
+}
 
 async function fragmentAddress(session: CrashSession, { page, offset }: Fragment): Promise<bigint | null> {
-  const rows = await session.run(`kmem -p ${page}`);
+  const rows = await session.run(`kmem -p ${page}`, 'probe');
   const physical = new RegExp(`^\\s*${page.replace(/^0x/, '')}\\s+([0-9a-f]+)\\s`, 'm').exec(rows)?.[1];
   if (physical === undefined) return null;
-  const virtual = /^([0-9a-f]{16})\s+[0-9a-f]+/m.exec(await session.run(`ptov ${physical}`))?.[1];
+  const virtual = /^([0-9a-f]{16})\s+[0-9a-f]+/m.exec(await session.run(`ptov ${physical}`, 'probe'))?.[1];
   return virtual === undefined ? null : BigInt(`0x${virtual}`) + BigInt(offset);
 }
 
@@ -181,8 +187,8 @@ async function readObjects(session: CrashSession, facts: AnalysisFacts): Promise
     facts.objects.push({
       address,
       cache: kmem?.cache ?? 'unknown',
-      allocated: kmem?.allocated ?? false,
-      firstBytes: bytes.toString('hex'),
+      allocated: kmem?.allocated ?? null,
+      firstBytes: bytes.length > 0 ? bytes.toString('hex') : null,
       header: xfsHeader(bytes),
     });
   }
@@ -192,6 +198,8 @@ async function readObjects(session: CrashSession, facts: AnalysisFacts): Promise
 async function socket(session: CrashSession, sock: string): Promise<AnalysisFacts['socket']> {
   const read = async (member: string): Promise<number | null> =>
     parseValue(await session.run(`p ((struct sock *)0x${sock})->__sk_common.${member}`));
+  const AF_INET = 2;
+  if ((await read('skc_family')) !== AF_INET) return null;
   const [local, remote] = [await read('skc_rcv_saddr'), await read('skc_daddr')];
   const [localPort, remotePort] = [await read('skc_num'), await read('skc_dport')];
   if (local === null || remote === null || localPort === null || remotePort === null) return null;

@@ -9,6 +9,8 @@ export interface UsercopyMessage {
   object: string;
   /** Bytes that the copy asked for. */
   length: number;
+  /** Bytes into the object, printed by 4.16 and later. */
+  offset?: number;
 }
 
 export type CrashKind = 'usercopy' | 'bug' | 'oops' | 'panic' | 'warning';
@@ -57,11 +59,12 @@ const HEADER =
   /^(?:WARNING: )?CPU: (\d+) (?:UID: \d+ )?PID: (\d+) Comm: (.{1,15}?) (?:Kdump: loaded )?(Not tainted|Tainted: \S(?:.*?\S)?) +(\d+\.\d+\S*) #/;
 const TRACE_ENTRY = /^\s*(?:\[<[0-9a-fx]+>\] ?)?(\? )?([A-Za-z_][\w.$]*)\+0x[0-9a-f]+\/0x[0-9a-f]+/;
 const TRACE_END =
-  /^\s*(<\/TASK>|Linux version |RIP: 00[23]3|Code:|Modules linked in:|---\[ end trace|Kernel panic|RIP {1,2}\[<|DWARF2)/;
+  /^\s*(<\/TASK>|RIP: 00[23]3|Code:|Modules linked in:|---\[ end trace|Kernel panic|RIP {1,2}\[<|DWARF2)/;
 const END =
   /^---\[ end trace|^Kernel panic - not syncing|^RIP {1,2}\[<[0-9a-f]+>\]|^Rebooting in|^Kernel Offset:|^Linux version /;
 
-function usercopyMessage(text: string): UsercopyMessage | undefined {
+/** Reads the line that hardened usercopy prints, old wording or new; undefined if it is cut. */
+export function usercopyMessage(text: string): UsercopyMessage | undefined {
   const old = USERCOPY_OLD.exec(text);
   if (old) {
     const message: UsercopyMessage = {
@@ -77,6 +80,7 @@ function usercopyMessage(text: string): UsercopyMessage | undefined {
   return {
     direction: now[1] as UsercopyMessage['direction'],
     object: now[3] ?? now[2] ?? '',
+    offset: Number(now[4]),
     length: Number(now[5]),
   };
 }
@@ -128,7 +132,9 @@ export class CrashReader {
     this.#header(report, text);
     this.#trace(report, text);
     if (END.test(text) && report.line !== line.number) {
-      report.stackComplete ||= this.#inTrace || report.stack.length > 0;
+      // A crash kernel's banner in the middle of a trace means that the trace is cut, not that it is complete.
+      if (!text.startsWith('Linux version'))
+        report.stackComplete ||= this.#inTrace || report.stack.length > 0;
       this.#close();
     }
   }

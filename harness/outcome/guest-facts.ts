@@ -47,6 +47,11 @@ export class FactReader {
     } else if (key !== 'alive') this.#values.set(key, rest.join(' '));
   }
 
+  /** One fact as it was told. */
+  told(key: string): string | undefined {
+    return this.#values.get(key);
+  }
+
   /** All facts, or null if the guest never got so far as to tell any. `configured`: the kernel was built with hardened usercopy. */
   facts(configured: boolean): GuestFacts | null {
     if (this.#values.size === 0) return null;

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { writeJson } from '../base/files.js';
 import type { Progress } from '../base/progress.js';
 import { analyzeDump } from '../forensics/analyze.js';
+import { findProgram } from '../host/tools.js';
 import { debugVmlinux } from '../kernel/debug-info.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { type DumpRecord, dumpSchema } from '../outcome/dump-schema.js';
@@ -38,14 +39,16 @@ export async function afterCrash(
   let analysis: RunTrial['analysis'] = null;
   if (vmlinux === null)
     progress.line(
-      `no analysis: bring the debug info with 'loopanic kernel debuginfo ${kernel.id}' (then: loopanic analyze)`,
+      `no analysis: bring the debug info with 'loopanic kernel debuginfo ${kernel.id}' ${keep ? ' (then: loopanic analyze)' : ''}`,
     );
   else {
     const { conclusion, seconds } = await progress.step('analysis of the dump', () =>
       analyzeDump({ vmcore, vmlinux, receiver, dir }, signal),
     );
     analysis = conclusion;
-    dump.readable.crash = seconds.start > 0;
+    if (signal.aborted) return { dump: summary(dump.kept), analysis: null };
+    // An analysis that never started because there is no crash says nothing of the dump.
+    if (await findProgram('crash')) dump.readable.crash = seconds.start > 0;
   }
   if (!keep) await rm(vmcore);
   await writeJson(file, { ...dump, kept: keep });

@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { cpus, hostname, release, totalmem } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { execa } from 'execa';
-import { interruptible, UsageError } from '../base/errors.js';
+import { firstLine, interruptible, UsageError } from '../base/errors.js';
 import { sweepScratch } from '../base/files.js';
 import { packageRoot } from '../base/paths.js';
 import type { Progress } from '../base/progress.js';
@@ -101,10 +101,14 @@ export async function executeRun(
       const keep = request.keepDumps === 'all' || (request.keepDumps === 'first' && !earlier);
       const { kernel } = parts[index] as CellParts;
       const { receiver } = plan.scenario;
-      Object.assign(
-        trial,
-        await afterCrash({ kernel, dir: join(folder.path, relative), receiver, keep }, progress, signal),
-      );
+      try {
+        Object.assign(
+          trial,
+          await afterCrash({ kernel, dir: join(folder.path, relative), receiver, keep }, progress, signal),
+        );
+      } catch (error) {
+        progress.line(`the dump could not be looked at: ${firstLine(error)}`);
+      }
       judge(cell, seconds(cellStarted));
       Object.assign(document, { durationSeconds: seconds(started) });
       await folder.save(document);

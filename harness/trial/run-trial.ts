@@ -214,9 +214,13 @@ async function watch(
     watchdog.stop();
     if (end.why === 'crashed' && plan.dump !== 'none') {
       const { silenceSeconds } = limits;
+      const kdumpLoaded = facts.told('kdump.loaded') === '1';
       const onStatus = (text: string): void => callbacks.onStatus?.(text);
       const consoleQuietSeconds = (): number => watchdog.consoleQuietSeconds();
-      await takeDump({ vm, dir, markers, silenceSeconds, consoleQuietSeconds, onStatus, signal }, plan.dump);
+      await takeDump(
+        { vm, dir, markers, kdumpLoaded, silenceSeconds, consoleQuietSeconds, onStatus, signal },
+        plan.dump,
+      );
       timings.dumped = since();
     }
     const stays = attendance.keep

@@ -18,7 +18,9 @@ export interface CrashedGuest {
   /** The trial's folder: vmcore, vmcore-dmesg.txt and dump.json are left there. */
   dir: string;
   markers: GuestMarkers;
-  /** Seconds without a byte from the crash kernel after which it has failed. */
+  /** The crash kernel was loaded before the crash. */
+  kdumpLoaded: boolean;
+  /** Seconds without headway of the crash kernel after which it has failed. */
   silenceSeconds: number;
   /** Seconds since the crash report's last byte on the console or in the dump. */
   consoleQuietSeconds: () => number;
@@ -32,6 +34,8 @@ export function dumpPorts(dir: string): { dmesg: string; vmcore: string } {
 }
 
 const POLL_MS = 200;
+/** Times `silenceSeconds` that a crash kernel may take to come up while it keeps printing. */
+const BOOT_FACTOR = 4;
 const MIB = 2 ** 20;
 
 /**
@@ -51,6 +55,7 @@ export async function takeDump(guest: CrashedGuest, method: DumpMethod): Promise
       ladder.push({ method: rung, ok: true, reason, seconds: seconds(from) });
       break;
     } catch (error) {
+      await rm(join(guest.dir, 'vmcore'), { force: true });
       ladder.push({ method: rung, ok: false, reason: firstLine(error), seconds: seconds(from) });
     }
   }
@@ -85,8 +90,13 @@ async function waitForKdump(guest: CrashedGuest): Promise<string> {
   guest.vm.exited.then(() => {
     gone = true;
   });
+  if (!guest.kdumpLoaded)
+    throw new InfraError('kdump-failed', 'it crashed before its crash kernel was loaded');
+  const started = performance.now();
+  const since = (from: number): number => (performance.now() - from) / 1000;
   let bytes = 0;
-  let lastGrowth = performance.now();
+  let state = markers.capture;
+  let lastProgress = started;
   while (markers.capture !== 'done') {
     if (guest.signal.aborted)
       throw new InfraError('interrupted', 'interrupted while the crash kernel was at work');
@@ -97,17 +107,16 @@ async function waitForKdump(guest: CrashedGuest): Promise<string> {
         `the crash kernel gave up: ${markers.capture.slice('failed '.length)}`,
       );
     const now = await size(vmcore);
-    if (now > bytes) lastGrowth = performance.now();
-    bytes = now;
-    const still = Math.min(guest.consoleQuietSeconds(), (performance.now() - lastGrowth) / 1000);
+    if (now > bytes || markers.capture !== state) lastProgress = performance.now();
+    [bytes, state] = [now, markers.capture];
+    // While it boots, its messages are headway, for a while; once it is up only the dump is.
+    const booting = state === undefined && since(started) < BOOT_FACTOR * guest.silenceSeconds;
+    const still = booting ? Math.min(since(lastProgress), guest.consoleQuietSeconds()) : since(lastProgress);
     if (still > guest.silenceSeconds) {
-      const where =
-        markers.capture === undefined
-          ? 'the crash kernel never came up'
-          : `it stopped after "${markers.capture}"`;
+      const where = state === undefined ? 'the crash kernel never came up' : `it stopped after "${state}"`;
       throw new InfraError(
         'kdump-failed',
-        `no sign of the crash kernel for ${guest.silenceSeconds} s: ${where}`,
+        `no headway of the crash kernel for ${guest.silenceSeconds} s: ${where}`,
       );
     }
     guest.onStatus(

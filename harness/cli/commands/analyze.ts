@@ -1,5 +1,5 @@
-import { dirname, resolve } from 'node:path';
-import { EXIT, UsageError } from '../../base/errors.js';
+import { resolve } from 'node:path';
+import { EXIT, InterruptedError, UsageError } from '../../base/errors.js';
 import { exists } from '../../base/files.js';
 import { analyzeDump } from '../../forensics/analyze.js';
 import { type Context, printResult, progressFor } from '../context.js';
@@ -35,10 +35,11 @@ export async function analyze(args: AnalyzeArgs, { signal }: Context): Promise<n
       signal,
     ),
   );
+  if (signal.aborted) throw new InterruptedError();
   printResult(args.json, analysis, () => [
     analysis.conclusion.text,
     ...analysis.checks.map(({ name, found, holds }) => `  ${holds ? 'ok ' : 'NO '} ${name}: ${found}`),
-    ...(args.output === undefined ? [] : [`analysis: ${dirname(resolve(args.output, 'analysis.md'))}`]),
+    ...(args.output === undefined ? [] : [`analysis: ${resolve(args.output)}`]),
   ]);
   if (analysis.problem !== null)
     process.stderr.write(`loopanic: the analysis is incomplete: ${analysis.problem}\n`);

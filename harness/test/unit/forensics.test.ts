@@ -41,6 +41,7 @@ test('kmem, with its columns in either order', (t) => {
     objectSize: 512,
     slabSize: '32k',
     headPage: 'fffff597a42fdc00',
+    base: 'ffff9cba0bf75400',
     allocated: true,
     page: 'fffff597a42fdd40',
     physical: '190bf75000',
@@ -127,19 +128,29 @@ const proven = (): AnalysisFacts => {
   });
   return {
     ...noFacts(),
-    usercopy: { line: 'usercopy: …', object: 'kmalloc-512', length: 1024, direction: 'exposure' },
+    usercopy: {
+      ...{ line: 'usercopy: …', object: 'kmalloc-512', length: 1024, direction: 'exposure' },
+      ...{ offset: 0, address: null },
+    },
     task: { comm: 'tgtd', pid: 1, cpu: 0, address: 'f' },
-    stack: ['tcp_recvmsg'],
+    stack: ['__check_object_size', 'tcp_recvmsg'],
     object: {
-      ...{ address: 'a0', cache: 'kmalloc-512', objectSize: 512, slabSize: '32k', allocated: true },
+      ...{
+        address: 'a000',
+        base: 'a000',
+        cache: 'kmalloc-512',
+        objectSize: 512,
+        slabSize: '32k',
+        allocated: true,
+      },
       ...{ page: 'p1', headPage: 'p0', pageIs: 'tail' },
     },
     skb: {
       ...{ address: 's', cache: 'skbuff_fclone_cache', frame: 'f', len: 1024, dataLen: 1024, headLen: 0 },
       ...{ head: 'h', end: 704, sharedInfo: 'i', fragments: 1, sock: 'k' },
     },
-    fragment: { index: 0, page: 'p1', offset: 0, size: 1024, address: 'a0' },
-    objects: [object('a0', 'XAGF'), object('a1', 'XAGI')],
+    fragment: { index: 0, page: 'p1', offset: 0, size: 1024, address: 'a000' },
+    objects: [object('a000', 'XAGF'), object('a200', 'XAGI')],
     socket: { local: '127.0.0.1', localPort: 3260, remote: '127.0.0.1', remotePort: 40000 },
     module: { name: 'libiscsi_tcp', address: 'm', size: 1, srcversion: null },
   };
@@ -169,7 +180,23 @@ test('the conclusion is computed from the checks', (t) => {
   t.is(sought({ ...proven(), objects: [first, { ...first, header: null }] }), 'no');
   t.is(sought({ ...proven(), objects: [first, { ...first, allocated: false }] }), 'no');
   t.is(
-    sought({ ...proven(), fragment: { index: 0, page: 'p2', offset: 0, size: 1024, address: 'a9' } }),
+    sought({ ...proven(), fragment: { index: 0, page: 'p2', offset: 0, size: 1024, address: 'a900' } }),
+    'no',
+  );
+  t.is(sought({ ...proven(), objects: [first] }), 'no', 'as many objects as the copy spans');
+  t.is(sought({ ...proven(), objects: [first, { ...first, cache: 'dentry' }] }), 'no');
+  t.is(sought({ ...proven(), stack: ['tcp_recvmsg'] }), 'no', 'the panicked stack must be in the check');
+  const { object, usercopy } = proven();
+  t.is(
+    sought({ ...proven(), object: object && { ...object, address: 'a200' } }),
+    'no',
+    'the copy must start an object',
+  );
+  t.is(sought({ ...proven(), usercopy: usercopy && { ...usercopy, offset: 64 } }), 'no');
+  t.is(sought({ ...proven(), usercopy: usercopy && { ...usercopy, address: 'b000' } }), 'no');
+  t.is(sought({ ...proven(), usercopy: usercopy && { ...usercopy, object: 'kmalloc-1k' } }), 'no');
+  t.is(
+    sought({ ...proven(), socket: { local: '0.0.0.0', localPort: 3260, remote: '0.0.0.0', remotePort: 9 } }),
     'no',
   );
   const { task } = proven();
@@ -180,4 +207,10 @@ test('what was not found proves nothing, and is not a refutation', (t) => {
   t.is(sought(noFacts(), 'crash ended'), 'not-provable');
   t.is(sought({ ...proven(), socket: null }), 'not-provable');
   t.is(sought({ ...proven(), skb: null, fragment: null }), 'not-provable');
+  const [one, two] = proven().objects;
+  if (!one || !two) throw new Error('no objects');
+  t.is(sought({ ...proven(), objects: [one, { ...two, header: null, firstBytes: null }] }), 'not-provable');
+  t.is(sought({ ...proven(), objects: [one, { ...two, allocated: null }] }), 'not-provable');
+  t.is(sought(proven(), 'the dump is damaged'), 'not-provable', 'a damaged dump proves nothing');
+  t.is(sought({ ...proven(), stack: ['x'] }, 'the dump is damaged'), 'not-provable', 'and refutes nothing');
 });
