@@ -8,6 +8,8 @@ import { needProgram } from '../host/tools.js';
 /** Time for one answer. Start-up reads all of vmlinux's symbols: 8 s here, several times that on a loaded host. */
 const SECONDS = { start: 300, command: 120 };
 
+/** Does nothing: its answer shows that the dump is open. */
+const OPENING = '!true';
 const UNREADABLE = /^.*(?:(?:read|seek) error:|page excluded:|invalid kernel virtual address:).*$/m;
 
 /** One command and what crash answered. */
@@ -52,7 +54,7 @@ export class CrashSession implements AsyncDisposable {
     const scratch = await scratchDir('crash');
     const session = new CrashSession(spawn(setpriv, crash, vmlinux, vmcore, scratch.path, signal), scratch);
     try {
-      await session.#answer('!true', SECONDS.start);
+      await session.#answer(OPENING, SECONDS.start);
       session.transcript.length = 0;
       return session;
     } catch (error) {
@@ -76,14 +78,14 @@ export class CrashSession implements AsyncDisposable {
   async #answer(command: string, seconds: number): Promise<string> {
     const mark = `@@loopanic-${++this.#count}`;
     const file = join(this.#dir, `${this.#count}.out`);
-    const text = command.startsWith('!') ? command : `${command} > ${file}`;
+    const text = command === OPENING ? command : `${command} > ${file}`;
     this.#child.stdin.write(`${text}\n!echo ${mark}\n`);
+    const step = command === OPENING ? 'opening the dump' : `'${command}'`;
     const deadline = performance.now() + seconds * 1000;
     while (!this.#said.includes(mark)) {
-      if (this.#ended)
-        throw new InfraError('crash-ended', `crash ended at '${command}': ${this.#lastWords()}`);
+      if (this.#ended) throw new InfraError('crash-ended', `crash ended at ${step}: ${this.#lastWords()}`);
       if (performance.now() > deadline)
-        throw new InfraError('crash-hangs', `crash did not answer '${command}' within ${seconds} s`);
+        throw new InfraError('crash-hangs', `crash did not come through ${step} within ${seconds} s`);
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, 500);
         this.#wake = () => {
@@ -92,7 +94,12 @@ export class CrashSession implements AsyncDisposable {
         };
       });
     }
-    const output = command.startsWith('!') ? '' : await readFile(file, 'latin1').catch(() => '');
+    const output =
+      command === OPENING
+        ? ''
+        : await readFile(file, 'latin1').catch((error: unknown) => {
+            throw new InfraError('crash-no-answer', `crash left no answer to ${step}`, error);
+          });
     this.transcript.push({ command, output });
     return output;
   }
