@@ -144,7 +144,7 @@ async function watch(
     timings[markers.phase] ??= since();
     const { work } = markers;
     callbacks.onStatus?.(
-      markers.phase + (work && markers.phase === 'workload' ? `, cycle ${work.cycles} done` : ''),
+      markers.phase + (work && markers.phase === 'workload' ? `, cycle ${work.cycles + 1}` : ''),
     );
   };
   const console = new LineSplitter((line) => {
