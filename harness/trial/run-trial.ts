@@ -61,6 +61,47 @@ export async function runTrial(
   let started = performance.now();
   const since = (): number => Math.round(performance.now() - started) / 1000;
   const timings: Record<string, number> = {};
+  const conclude = async (end: TrialEnd): Promise<TrialOutcome> => {
+    timings.outcome ??= since();
+    const serial = await readFile(join(dir, 'serial.log'), 'latin1').catch((error: unknown) => {
+      // No log: QEMU was never started. A log that cannot be read must not pass for an empty one.
+      if (hasErrno(error, 'ENOENT')) return '';
+      throw new InfraError(
+        'log-lost',
+        `the serial log of trial ${plan.trial} cannot be read: ${firstLine(error)}`,
+        error,
+      );
+    });
+    const log = classifyLog(serial, plan.scenario.receiver);
+    const guest = facts.facts(plan.hardenedUsercopyBuilt);
+    const decision = decideOutcome(log, markers, guest, plan.expected, end);
+    const cite = (entry: { line: number; text: string }): TrialOutcome['evidence'][number] => ({
+      file: 'serial.log',
+      ...entry,
+    });
+    const outcome: TrialOutcome = {
+      schemaVersion: 1,
+      kernel: plan.kernel,
+      module: plan.module,
+      scenario: plan.scenario.name,
+      trial: plan.trial,
+      seed: plan.seed,
+      ...decision,
+      signature: log.signature,
+      interrupted: end.why === 'interrupted',
+      phase: markers.phase,
+      timings,
+      accel: plan.accel,
+      guest,
+      workload: markers.work,
+      evidence: log.evidence.map(cite),
+      warnings: log.warnings.map(cite),
+    };
+    await writeJson(join(dir, 'outcome.json'), outcome);
+    return outcome;
+  };
+  // A crash is judged and saved before its dump is taken: how that goes cannot change the outcome.
+  let known: TrialOutcome | undefined;
   const end = await watch(plan, dir, signal, callbacks, attendance, {
     markers,
     facts,
@@ -69,45 +110,13 @@ export async function runTrial(
     start: () => {
       started = performance.now();
     },
+    crashed: async (crash) => {
+      known = await conclude(crash);
+    },
   });
-  timings.outcome ??= since();
-
-  const serial = await readFile(join(dir, 'serial.log'), 'latin1').catch((error: unknown) => {
-    // No log: QEMU was never started. A log that cannot be read must not pass for an empty one.
-    if (hasErrno(error, 'ENOENT')) return '';
-    throw new InfraError(
-      'log-lost',
-      `the serial log of trial ${plan.trial} cannot be read: ${firstLine(error)}`,
-      error,
-    );
-  });
-  const log = classifyLog(serial, plan.scenario.receiver);
-  const guest = facts.facts(plan.hardenedUsercopyBuilt);
-  const decision = decideOutcome(log, markers, guest, plan.expected, end);
-  const cite = (entry: { line: number; text: string }): TrialOutcome['evidence'][number] => ({
-    file: 'serial.log',
-    ...entry,
-  });
-  const outcome: TrialOutcome = {
-    schemaVersion: 1,
-    kernel: plan.kernel,
-    module: plan.module,
-    scenario: plan.scenario.name,
-    trial: plan.trial,
-    seed: plan.seed,
-    ...decision,
-    signature: log.signature,
-    interrupted: end.why === 'interrupted',
-    phase: markers.phase,
-    timings,
-    accel: plan.accel,
-    guest,
-    workload: markers.work,
-    evidence: log.evidence.map(cite),
-    warnings: log.warnings.map(cite),
-  };
-  await writeJson(join(dir, 'outcome.json'), outcome);
-  return outcome;
+  if (!known) return conclude(end);
+  await writeJson(join(dir, 'outcome.json'), { ...known, timings });
+  return { ...known, timings };
 }
 
 interface Observed {
@@ -117,6 +126,8 @@ interface Observed {
   timings: Record<string, number>;
   /** QEMU starts now: seconds count from here. */
   start: () => void;
+  /** The guest has crashed and its dump is about to be taken. */
+  crashed: (end: TrialEnd) => Promise<void>;
 }
 
 /** Boots the guest and watches it until there is a reason to end the trial. The VM is gone when this returns. */
@@ -126,7 +137,7 @@ async function watch(
   signal: AbortSignal,
   callbacks: TrialCallbacks,
   attendance: Attendance,
-  { markers, facts, since, timings, start }: Observed,
+  { markers, facts, since, timings, start, crashed }: Observed,
 ): Promise<TrialEnd> {
   if (signal.aborted) return { why: 'interrupted' };
   let finish: (end: TrialEnd) => void = () => {};
@@ -213,6 +224,7 @@ async function watch(
     timings.outcome = since();
     watchdog.stop();
     if (end.why === 'crashed' && plan.dump !== 'none') {
+      await crashed(end);
       const { silenceSeconds } = limits;
       const kdumpLoaded = facts.told('kdump.loaded') === '1';
       const onStatus = (text: string): void => callbacks.onStatus?.(text);
