@@ -1,3 +1,5 @@
+import { stripVTControlCharacters } from 'node:util';
+
 /** One line of a kernel log, as printed and with its decoration taken off. */
 export interface LogLine {
   /** Line number in the file, from 1. */
@@ -8,8 +10,6 @@ export interface LogLine {
   broken: boolean;
 }
 
-// biome-ignore lint/suspicious/noControlCharactersInRegex: terminal escapes are what is removed here
-const ESCAPES = /\u001b(?:\[[0-9;?]*[A-Za-z]|c)/g;
 // What may stand before a message: console log level, `dmesg -x`'s facility, a syslog or journal prefix, the time stamp (seconds, or
 // `dmesg -T`'s date), the caller id of printk.caller. A serial port that is read too slowly may double single characters of the
 // stamp (seen: `[[    6.665508]`, `9.244055]]`, `7..398294]`, `7.2284324]`).
@@ -28,7 +28,7 @@ const INNER_STAMP = /\[\s*\d{1,7}\.\d{6}\]/;
 
 /** Takes one raw line apart. Formats: printk's console and dmesg, `printk.caller`, syslog and journal prefixes. */
 export function parseLine(raw: string, number: number): LogLine {
-  const clean = raw.replace(ESCAPES, '').replace(/\r/g, '');
+  const clean = stripVTControlCharacters(raw).replace(/\r/g, '');
   const text = clean.replace(PREFIX, '');
   return { number, text, broken: INNER_STAMP.test(text) };
 }
