@@ -6,12 +6,6 @@ interface Pending {
   reject: (error: Error) => void;
 }
 
-/** A message of QEMU that nobody asked for, such as SHUTDOWN or STOP. */
-export interface QmpEvent {
-  event: string;
-  data?: unknown;
-}
-
 const GREETING_SECONDS = 30;
 const CALL_SECONDS = 30;
 
@@ -38,7 +32,7 @@ export class Qmp {
   #closed = false;
   #greeted: () => void = () => {};
 
-  constructor(stream: Duplex, onEvent: (event: QmpEvent) => void = () => {}) {
+  constructor(stream: Duplex) {
     this.#stream = stream;
     this.#greeting = new Promise((resolve, reject) => {
       this.#greeted = resolve;
@@ -57,15 +51,13 @@ export class Qmp {
       this.#buffer += chunk.toString('utf8');
       const lines = this.#buffer.split('\n');
       this.#buffer = lines.pop() ?? '';
-      for (const line of lines) if (line.trim()) this.#receive(line, onEvent);
+      for (const line of lines) if (line.trim()) this.#receive(line);
     });
   }
 
-  #receive(line: string, onEvent: (event: QmpEvent) => void): void {
+  #receive(line: string): void {
     const message = JSON.parse(line) as {
       QMP?: unknown;
-      event?: string;
-      data?: unknown;
       id?: number;
       return?: unknown;
       error?: { desc: string };
@@ -74,10 +66,7 @@ export class Qmp {
       this.#greeted();
       return;
     }
-    if (message.event !== undefined) {
-      onEvent({ event: message.event, data: message.data });
-      return;
-    }
+    // Events, which carry no id, tell nothing that the console and QEMU's end do not.
     const call = message.id === undefined ? undefined : this.#pending.get(message.id);
     if (!call || message.id === undefined) return;
     this.#pending.delete(message.id);

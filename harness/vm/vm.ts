@@ -25,14 +25,12 @@ export interface VmLogs {
 
 /** A guest that runs. `await using` ends it. */
 export class RunningVm implements AsyncDisposable {
-  readonly pid: number;
   readonly qmp: Qmp;
   /** Settles when QEMU is gone; never rejects. */
   readonly exited: Promise<VmExit>;
   readonly #kill: (signal: NodeJS.Signals) => void;
 
-  constructor(pid: number, qmp: Qmp, exited: Promise<VmExit>, kill: (signal: NodeJS.Signals) => void) {
-    this.pid = pid;
+  constructor(qmp: Qmp, exited: Promise<VmExit>, kill: (signal: NodeJS.Signals) => void) {
     this.qmp = qmp;
     this.exited = exited;
     this.#kill = kill;
@@ -103,7 +101,7 @@ export async function startVm(
   // QEMU closed its end: close ours, or the process counts as unfinished.
   control.on('end', () => control.destroy());
   const qmp = new Qmp(control);
-  const vm = new RunningVm(child.pid ?? 0, qmp, exited, (signal) => child.kill(signal));
+  const vm = new RunningVm(qmp, exited, (signal) => child.kill(signal));
   try {
     await interruptible(qmp.negotiate(), signal);
   } catch (error) {
