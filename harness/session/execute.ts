@@ -6,7 +6,7 @@ import { firstLine, interruptible, UsageError } from '../base/errors.js';
 import { sweepScratch } from '../base/files.js';
 import { packageRoot } from '../base/paths.js';
 import type { Progress } from '../base/progress.js';
-import { needProgram, tools } from '../host/tools.js';
+import { needProgram } from '../host/tools.js';
 import { ensureCaptureArchive } from '../image/capture.js';
 import { ensureModulesArchives } from '../image/kernel-modules.js';
 import { ensureLun } from '../image/lun.js';
@@ -59,8 +59,7 @@ export async function executeRun(
 ): Promise<RunResult> {
   await sweepScratch();
   const loaded = await checkNames(request);
-  for (const { program } of tools)
-    if (['qemu-system-x86_64', 'setpriv', 'cpio'].includes(program)) await needProgram(program);
+  for (const program of ['qemu-system-x86_64', 'setpriv', 'cpio'] as const) await needProgram(program);
   const folder = await RunFolder.create(request.results, dumpBytes(request, loaded));
   const { parts, document } = await interruptible(
     prepare(request, folder.id, loaded, progress),
