@@ -22,7 +22,7 @@ export interface CrashedGuest {
   kdumpLoaded: boolean;
   /** Seconds without headway of the crash kernel after which it has failed. */
   silenceSeconds: number;
-  /** Seconds since the crash report's last byte on the console or in the dump. */
+  /** Seconds since the last byte on the console. */
   consoleQuietSeconds: () => number;
   onStatus: (text: string) => void;
   signal: AbortSignal;
@@ -40,46 +40,56 @@ const MIB = 2 ** 20;
 
 /**
  * Captures the memory of a crashed guest, down a ladder: the guest's own crash kernel, QEMU's dump-guest-memory, nothing but the serial log.
- * Every rung is recorded in dump.json. Never throws for a dump that failed: the outcome is known before, and stays.
+ * Every rung is recorded in dump.json. A dump that fails is recorded, not thrown: the outcome is known before, and stays. Throws only if dump.json itself
+ * cannot be written.
  */
-export async function takeDump(guest: CrashedGuest, method: DumpMethod): Promise<DumpRecord> {
+export async function takeDump(guest: CrashedGuest, method: DumpMethod): Promise<void> {
   const started = performance.now();
   const seconds = (from: number): number => Math.round(performance.now() - from) / 1000;
   const ladder: DumpRung[] = [];
+  const ports = dumpPorts(guest.dir);
+  const vmcore = join(guest.dir, 'vmcore');
+  let taken: TakenDump = { bytes: 0, sha256: null, readable: { makedumpfile: null, crash: null } };
+  let took = 0;
   const rungs = { kdump: ['kdump', 'qmp'], qmp: ['qmp'], none: [] } as const;
   for (const rung of rungs[method]) {
     if (guest.signal.aborted) break;
     const from = performance.now();
     try {
       const reason = await (rung === 'kdump' ? waitForKdump(guest) : dumpByQemu(guest));
+      took = seconds(started);
+      taken = await describe(vmcore);
       ladder.push({ method: rung, ok: true, reason, seconds: seconds(from) });
       break;
     } catch (error) {
-      await rm(join(guest.dir, 'vmcore'), { force: true });
+      await rm(vmcore, { force: true });
       ladder.push({ method: rung, ok: false, reason: firstLine(error), seconds: seconds(from) });
     }
   }
-  const took = seconds(started);
-  const ports = dumpPorts(guest.dir);
-  const vmcore = join(guest.dir, 'vmcore');
   const worked = ladder.find((rung) => rung.ok);
   await rm(ports.vmcore, { force: true });
   if ((await size(ports.dmesg)) === 0) await rm(ports.dmesg, { force: true });
   if (worked && (await size(ports.dmesg)) === 0) await extractDmesg(vmcore, ports.dmesg);
-  const bytes = worked ? await size(vmcore) : 0;
   const record: DumpRecord = {
     schemaVersion: 1,
     method: worked?.method ?? 'serial',
-    complete: worked !== undefined && bytes > 0,
-    bytes,
-    seconds: took,
-    sha256: bytes > 0 ? await sha256(vmcore) : null,
-    readable: { makedumpfile: bytes > 0 ? await readableByMakedumpfile(vmcore) : null, crash: null },
-    kept: bytes > 0,
+    complete: worked !== undefined,
+    ...taken,
+    seconds: worked ? took : seconds(started),
+    kept: worked !== undefined,
     ladder,
   };
   await writeJson(join(guest.dir, 'dump.json'), record);
-  return record;
+}
+
+type TakenDump = Pick<DumpRecord, 'bytes' | 'sha256' | 'readable'>;
+
+/** Throws InfraError if the dump is empty, and what the system says if it cannot be read: then the rung has failed. */
+async function describe(vmcore: string): Promise<TakenDump> {
+  const bytes = await size(vmcore);
+  if (bytes === 0) throw new InfraError('dump-empty', 'the dump is empty');
+  const readable = { makedumpfile: await readableByMakedumpfile(vmcore), crash: null };
+  return { bytes, sha256: await sha256(vmcore), readable };
 }
 
 /** Waits while the crash kernel makes headway: output on the console, or a growing dump. */
