@@ -1,5 +1,6 @@
 import type { Argv } from 'yargs';
 import { type Progress, silentProgress, stderrProgress } from '../base/progress.js';
+import { BUILD_DEFAULTS } from '../module/build.js';
 
 /** What `-` stands for on the command line. */
 export const STDIN = '/dev/stdin';
@@ -25,6 +26,25 @@ export function globalOptions<T>(yargs: Argv<T>) {
       choices: ['auto', 'kvm', 'tcg'] as const,
       default: 'auto' as const,
       describe: 'how guests run; auto boots a probe before it trusts KVM',
+    });
+}
+
+/** Options of every command that may have to build modules. */
+export function buildOptions<T>(yargs: Argv<T>) {
+  return yargs
+    .option('builder', {
+      choices: ['auto', 'docker', 'host'] as const,
+      default: BUILD_DEFAULTS.builder,
+      describe: "where modules are built; auto: here, if there is the kernel's compiler, else in a container",
+    })
+    .option('builder-image', {
+      type: 'string',
+      describe: 'tarball of the builder image, for hosts without a registry',
+    })
+    .option('build-seconds', {
+      type: 'number',
+      default: BUILD_DEFAULTS.buildSeconds,
+      describe: 'a build that takes longer is stopped',
     });
 }
 

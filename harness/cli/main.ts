@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import yargs from 'yargs';
 import { hideBin } from 'yargs/helpers';
+import { cleanedUp } from '../base/cleanup.js';
 import {
   EXIT,
   firstLine,
@@ -14,13 +15,13 @@ import { classify } from './commands/classify.js';
 import { clean } from './commands/clean.js';
 import { doctor } from './commands/doctor.js';
 import { imageBuild, imageList } from './commands/image.js';
-import { kernelDebugInfo, kernelFetch, kernelList } from './commands/kernel.js';
+import { kernelAdd, kernelDebugInfo, kernelFetch, kernelList, kernelRemove } from './commands/kernel.js';
 import { matrix } from './commands/matrix.js';
 import { moduleBuild, moduleList } from './commands/module.js';
 import { run } from './commands/run.js';
 import { scenarioList, scenarioShow } from './commands/scenario.js';
 import { setup } from './commands/setup.js';
-import { type Context, globalOptions, STDIN } from './context.js';
+import { buildOptions, type Context, globalOptions, STDIN } from './context.js';
 
 const abort = new AbortController();
 const context: Context = { signal: abort.signal };
@@ -75,6 +76,12 @@ const keepDumps = {
   choices: ['all', 'first', 'none'] as const,
   describe: 'which vmcores stay: all, the first of each cell, none (analyses always stay)',
 } as const;
+const verify = {
+  type: 'boolean',
+  default: true,
+  describe: 'check packages; --no-verify takes them as they are',
+} as const;
+const oneEach = { type: 'string', array: true, nargs: 1 } as const;
 const trials = { type: 'number', default: 1, describe: 'boots of each cell' } as const;
 
 const parser = globalOptions(yargs(argv))
@@ -86,14 +93,19 @@ const parser = globalOptions(yargs(argv))
   .command(
     'setup',
     'install missing host packages, fetch the default kernel, build the default image; safe to repeat',
-    (y) => y.option('kernel', kernel).option('image', image),
+    (y) =>
+      y.option('kernel', kernel).option('image', image).option('docker', {
+        type: 'boolean',
+        default: false,
+        describe: 'also the Docker engine, for --builder docker',
+      }),
     does(setup),
   )
   .command(
     'run <scenario>',
     'one cell, by hand',
     (y) =>
-      y
+      buildOptions(y)
         .positional('scenario', {
           type: 'string',
           demandOption: true,
@@ -103,7 +115,7 @@ const parser = globalOptions(yargs(argv))
         .option('module', {
           type: 'string',
           default: 'stock',
-          describe: 'module id (loopanic module ls) or path of a .ko',
+          describe: 'module id (loopanic module ls) or path of a .ko or a .patch',
         })
         .option('image', image)
         .option('trials', trials)
@@ -138,7 +150,7 @@ const parser = globalOptions(yargs(argv))
     'matrix <file>',
     'every cell of a matrix file, against its expectations',
     (y) =>
-      y
+      buildOptions(y)
         .positional('file', { type: 'string', demandOption: true, describe: 'matrix file (YAML)' })
         .option('image', image)
         .option('trials', trials)
@@ -182,9 +194,48 @@ const parser = globalOptions(yargs(argv))
       .command('ls', 'the catalogue, and what of it is here', (z) => z, does(kernelList))
       .command(
         'fetch <id>',
-        'download the newest version',
-        (z) => z.positional('id', { type: 'string', demandOption: true }),
+        "download a kernel of the catalogue: Debian's newest version, or the RPMs that the entry names",
+        (z) => z.positional('id', { type: 'string', demandOption: true }).option('verify', verify),
         does(kernelFetch),
+      )
+      .command(
+        'add <files..>',
+        'a kernel on disk: RPMs, .debs, or the directory of a build',
+        (z) =>
+          z
+            .positional('files', { type: 'string', array: true, demandOption: true })
+            .option('devel', {
+              ...oneEach,
+              default: [] as string[],
+              describe:
+                'what modules are built against: kernel-devel RPM, header .debs (repeat), or a build directory',
+            })
+            .option('source', {
+              type: 'string',
+              describe: 'source RPM, linux-source .deb, tar archive, or directory',
+            })
+            .option('debuginfo', {
+              type: 'string',
+              describe: 'kernel-debuginfo RPM, -dbg .deb, or a vmlinux',
+            })
+            .option('id', {
+              type: 'string',
+              describe: "name to give it; default: the catalogue's name for its release, or the release",
+            })
+            .option('key', { type: 'string', describe: 'public key that every RPM must be signed with' })
+            .option('verify', verify)
+            .option('force', {
+              type: 'boolean',
+              default: false,
+              describe: 'take it even if it cannot show the bug',
+            }),
+        does(kernelAdd),
+      )
+      .command(
+        'rm <id>',
+        'remove a kernel from this host',
+        (z) => z.positional('id', { type: 'string', demandOption: true }),
+        does(kernelRemove),
       )
       .command(
         'debuginfo <id>',
@@ -192,19 +243,29 @@ const parser = globalOptions(yargs(argv))
         (z) => z.positional('id', { type: 'string', demandOption: true }),
         does(kernelDebugInfo),
       )
-      .demandCommand(1, 'kernel: which command? ls, fetch or debuginfo'),
+      .demandCommand(1, 'kernel: which command? ls, fetch, add, debuginfo or rm'),
   )
   .command('module', 'variants of libiscsi_tcp', (y) =>
     y
       .command('ls', 'what can stand in for libiscsi_tcp.ko', (z) => z, does(moduleList))
       .command(
         'build [names..]',
-        'build variants (all, if none is named) for a kernel',
+        'build variants (all, if none is named) for a kernel, or a module of your own under a name',
         (z) =>
-          z
+          buildOptions(z)
             .positional('names', { type: 'string', array: true, default: [] as string[] })
-            .option('kernel', kernel),
-        does(moduleBuild),
+            .option('kernel', kernel)
+            .option('patch', {
+              type: 'string',
+              describe: "changes the kernel's own libiscsi_tcp.c; paths as git writes them",
+            })
+            .option('source', { type: 'string', describe: 'folder with libiscsi_tcp.c, or a kernel tree' })
+            .option('ko', { type: 'string', describe: 'a libiscsi_tcp.ko that is built already' })
+            .option('name', {
+              type: 'string',
+              describe: 'what to call it; run and validate take it as --module',
+            }),
+        doesOwnCleanup(moduleBuild),
       )
       .demandCommand(1, 'module: which command? ls or build'),
   )
@@ -243,7 +304,7 @@ const parser = globalOptions(yargs(argv))
   .recommendCommands()
   .wrap(process.stdout.isTTY ? Math.min(120, process.stdout.columns) : 120)
   .check((args) => {
-    for (const name of ['trials', 'seed']) {
+    for (const name of ['trials', 'seed', 'build-seconds']) {
       const value = args[name];
       if (value !== undefined && !(Number.isInteger(value) && (value as number) >= 1))
         throw new UsageError('bad-usage', `--${name}: must be a whole number of at least 1`);
@@ -260,4 +321,5 @@ try {
 } catch (error) {
   exitCode = tell(error);
 }
+await cleanedUp();
 process.exit(exitCode);

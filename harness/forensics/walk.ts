@@ -103,15 +103,19 @@ async function processes(session: CrashSession, facts: AnalysisFacts): Promise<A
  */
 async function findCopy(session: CrashSession, words: LabelledWord[], facts: AnalysisFacts): Promise<void> {
   const named = words.filter(({ cache }) => cache === facts.usercopy?.object);
-  const targets = named.map(({ address }) => BigInt(`0x${address}`));
+  const told = facts.usercopy?.address;
+  // An address that the kernel printed is what was to be copied. Where none is, any word of that cache may be.
+  const targets = told ? [BigInt(`0x${told}`)] : named.map(({ address }) => BigInt(`0x${address}`));
   const seen = new Set<string>();
-  for (const word of words) {
-    if (!/^skbuff_/.test(word.cache) || seen.has(word.address)) continue;
+  const isOwn = ({ cache }: LabelledWord): boolean => /^skbuff_/.test(cache);
+  // Kernels before 4.16 merge sk_buffs into a kmalloc cache of their size: then any word may be one, if it reads as one.
+  for (const word of [...words.filter(isOwn), ...words.filter((other) => !isOwn(other))]) {
+    if (seen.has(word.address)) continue;
     seen.add(word.address);
     const skb = await readSkb(session, word);
     if (!skb) continue;
     // Kept even if it turns out not to hold the copy: it is what the stack had.
-    facts.skb ??= skb;
+    if (isOwn(word)) facts.skb ??= skb;
     const text = await session.run(`struct skb_shared_info.frags ${skb.sharedInfo}`, 'probe');
     for (const [index, fragment] of parseFragments(text, skb.fragments).entries()) {
       const start = await fragmentAddress(session, fragment);
@@ -139,10 +143,12 @@ async function readSkb(
   const head = /0x([0-9a-f]{16})/.exec(skb.head ?? '')?.[1];
   const sock = /0x([0-9a-f]{16})/.exec(skb.sk ?? '')?.[1];
   if (!head || !sock || !(dataLen <= len) || !(len > 0)) return null;
+  // Kernel pointers, and no more fragments than MAX_SKB_FRAGS: a foreign object that is read as an sk_buff has neither.
+  if (!/^ff/.test(head) || !/^ff/.test(sock)) return null;
   const sharedInfo = hex(BigInt(`0x${head}`) + BigInt(end));
   const info = parseMembers(await session.run(`struct skb_shared_info.nr_frags ${sharedInfo}`, 'probe'));
   const fragments = Number.parseInt(info.nr_frags ?? '', 10);
-  if (!(fragments >= 1)) return null;
+  if (!(fragments >= 1 && fragments <= 64)) return null;
   return {
     address,
     cache,

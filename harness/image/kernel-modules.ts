@@ -2,36 +2,24 @@ import { copyFile, mkdir } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
 import { execa } from 'execa';
 import { UsageError } from '../base/errors.js';
-import { buildOnce, contentKey, scratchDir } from '../base/files.js';
+import { buildOnce, contentKey, exists, scratchDir } from '../base/files.js';
 import { cacheDir } from '../base/paths.js';
 import { command, commandError } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { packCpio } from './cpio.js';
 
-/** Modules that a guest loads, in this order. Built-in ones need no file. */
-export const guestModules = [
-  'virtio_pci',
-  'virtio_blk',
-  'virtio_net',
-  'sd_mod',
-  // XFS asks for the crc32c algorithm by alias, which no dependency names.
-  'crc32c_generic',
-  'iscsi_tcp',
-  'xfs',
-] as const;
-
-/** Modules that a guest loads if its kernel has them: QEMU's vmcoreinfo device, for dumps that QEMU takes. */
-export const optionalModules = ['qemu_fw_cfg'] as const;
-
-/** Modules that the crash kernel loads (vm-images/capture/init). */
-const captureModules = ['virtio_pci', 'virtio_console'] as const;
-
-/** Archives with modules of one kernel and everything that they depend on: what its guest loads, and what its crash kernel loads. */
-export async function ensureModulesArchives(kernel: Kernel): Promise<{ guest: string; capture: string }> {
+/**
+ * Archives with modules of one kernel and everything that they depend on: what its guest loads (and `extra` if it has them), and what its
+ * crash kernel loads, if it can be one.
+ */
+export async function ensureModulesArchives(
+  kernel: Kernel,
+  extra: readonly string[] = [],
+): Promise<{ guest: string; capture: string | null }> {
   return {
-    guest: await ensureArchive(kernel, guestModules, optionalModules),
-    capture: await ensureArchive(kernel, captureModules, []),
+    guest: await ensureArchive(kernel, kernel.profile.modules, [...kernel.profile.optionalModules, ...extra]),
+    capture: kernel.profile.kdump ? await ensureArchive(kernel, kernel.profile.captureModules, []) : null,
   };
 }
 
@@ -41,7 +29,7 @@ async function ensureArchive(
   wanted: readonly string[],
   optional: readonly string[],
 ): Promise<string> {
-  const key = contentKey(kernel.id, kernel.version, kernel.release, ...wanted, ...optional);
+  const key = contentKey(kernel.id, kernel.key, kernel.release, ...wanted, ...optional);
   const target = cacheDir('images', `modules-${kernel.id}-${key}.cpio`);
   await buildOnce(target, async (out) => {
     const [modprobe, depmod] = [await needProgram('modprobe'), await needProgram('depmod')];
@@ -72,8 +60,10 @@ async function ensureArchive(
         await copyFile(file, to);
       }
     }
-    for (const name of ['modules.builtin', 'modules.order'])
-      await copyFile(join(kernel.modulesRoot, tree, name), join(scratch.path, tree, name));
+    await mkdir(join(scratch.path, tree), { recursive: true });
+    for (const name of ['modules.builtin', 'modules.builtin.modinfo', 'modules.order'])
+      if (await exists(join(kernel.modulesRoot, tree, name)))
+        await copyFile(join(kernel.modulesRoot, tree, name), join(scratch.path, tree, name));
     await command(depmod, ['-b', scratch.path, kernel.release]);
     await packCpio(scratch.path, out);
   });

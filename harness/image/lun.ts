@@ -4,7 +4,8 @@ import { InfraError } from '../base/errors.js';
 import { buildOnce, contentKey } from '../base/files.js';
 import { cacheDir } from '../base/paths.js';
 import { needProgram } from '../host/tools.js';
-import { type Kernel, xfsFeatures } from '../kernel/kernel.js';
+import type { Kernel } from '../kernel/kernel.js';
+import { xfsFeatures } from '../kernel/profile.js';
 import type { Scenario } from '../scenario/scenario-schema.js';
 
 /**

@@ -1,102 +1,195 @@
-import { copyFile, mkdir, readFile, readlink, rm, symlink, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import {
+  copyFile,
+  mkdir,
+  readdir,
+  readFile,
+  readlink,
+  realpath,
+  rm,
+  symlink,
+  writeFile,
+} from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { execa } from 'execa';
-import { InfraError } from '../base/errors.js';
-import { buildOnce, scratchDir } from '../base/files.js';
+import { UsageError } from '../base/errors.js';
+import { buildOnce, exists, scratchDir } from '../base/files.js';
 import type { Progress } from '../base/progress.js';
-import { AptWorkspace } from '../host/apt.js';
-import { command, commandError } from '../host/command.js';
+import { commandError } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
+import { catalogueEntry } from './catalogue.js';
+import { debianPackages } from './debian.js';
 import type { Kernel } from './kernel.js';
+import { fileKind, unpackPackage } from './package-files.js';
+import { downloadRpm } from './rpm-repository.js';
+import { linkFolder } from './store.js';
 
 /** What a module of this kernel is built against and from. */
 export interface BuildTree {
-  /** Folder for `make -C`. */
+  /** Folder that holds the headers and everything that they refer to. */
+  root: string;
+  /** Folder below `root` for `make -C`. */
   headers: string;
-  /** drivers/scsi/libiscsi_tcp.c and the headers beside it, from this kernel's own source. */
-  source: string;
+  /** drivers/scsi/libiscsi_tcp.c and the header beside it, from this kernel's own source; null if nobody gave it. */
+  source: string | null;
 }
 
-/** Files of the source package that a build of libiscsi_tcp needs. */
+/** Files of the kernel source that libiscsi_tcp is made of. */
 export const moduleSources = ['drivers/scsi/libiscsi_tcp.c', 'drivers/scsi/iscsi_tcp.h'] as const;
 
+/** Packages, archives or folders that a build tree is made from. */
+export interface BuildFiles {
+  /** Headers: kernel-devel RPM; headers, common and kbuild .debs; or the folder that the kernel was built in. */
+  devel: readonly string[];
+  /** Source RPM, linux-source .deb, tar archive, or folder. */
+  source: string | null;
+}
+
+const treeDir = (kernelDir: string): string => join(kernelDir, 'devel');
+
 /**
- * Headers and source of exactly this kernel's version, from the suite's packages, unpacked into the kernel's folder on first use.
- * Throws InfraError if the suite no longer has that version.
+ * Headers and source of exactly this kernel's build: as they were added with it, or fetched now from where the kernel came from.
+ * Throws UsageError if it was added without them, InfraError if its repository no longer has them.
  */
 export async function ensureBuildTree(kernel: Kernel, progress: Progress): Promise<BuildTree> {
-  const root = join(kernel.dir, 'build');
-  const tree = {
-    headers: join(root, 'usr/src', `linux-headers-${kernel.release}`),
-    source: join(root, 'source'),
-  };
-  await buildOnce(root, (out) =>
-    progress.step(`headers and source of ${kernel.id}`, async (update) => {
-      update(`reading ${kernel.suite}'s package lists`);
-      const apt = await AptWorkspace.open(kernel.suite);
+  const dir = treeDir(kernel.dir);
+  if (!(await exists(dir)))
+    await progress.step(`headers and source of ${kernel.id}`, async (update) => {
       await using scratch = await scratchDir('headers');
-      const fetch = async (name: string): Promise<string> => {
-        update(`downloading ${name} ${kernel.version}`);
-        return apt.download({ name, version: kernel.version }, scratch.path).catch((error: unknown) => {
-          throw new InfraError(
-            'version-gone',
-            `${kernel.suite} no longer has ${name} ${kernel.version}: run 'loopanic kernel fetch ${kernel.id}' for the current kernel`,
-            error,
-          );
-        });
-      };
-      const headers = `linux-headers-${kernel.release}`;
-      const common = headers.replace(/-amd64$/, '-common');
-      const kbuild = `linux-kbuild-${kernel.release.split('.').slice(0, 2).join('.')}`;
-      const dpkg = await needProgram('dpkg-deb');
-      await mkdir(out, { recursive: true });
-      for (const name of [headers, common, kbuild]) {
-        const deb = await fetch(name);
-        update(`unpacking ${name}`);
-        await command(dpkg, ['-x', deb, out]);
-      }
-      await relocate(out, headers, common);
-      const deb = await fetch(kernel.sourcePackage);
-      update('unpacking the module source (one pass over the whole kernel source)');
-      await extractSources(deb, join(out, 'source'), scratch.path);
-    }),
-  );
-  return tree;
+      const files = await fetchBuildFiles(kernel, scratch.path, update);
+      await buildOnce(dir, (out) => layOutBuildTree(out, files, kernel.release, update));
+    });
+  return openBuildTree(dir, kernel.release);
 }
 
-/** Debian's headers name /usr/src/…-common by its absolute path; ours lie elsewhere. */
-async function relocate(out: string, headers: string, common: string): Promise<void> {
-  const makefile = join(out, 'usr/src', headers, 'Makefile');
-  await writeFile(
-    makefile,
-    (await readFile(makefile, 'utf8')).replace(/\/usr\/src\/\S*-common/, `$(CURDIR)/../${common}`),
-  );
-  for (const dir of [headers, common])
-    for (const name of ['scripts', 'tools']) {
-      const link = join(out, 'usr/src', dir, name);
-      const to = await readlink(link).catch(() => null);
-      if (!to?.startsWith('/')) continue;
-      await rm(link);
-      await symlink(`../../..${to}`, link);
+async function fetchBuildFiles(
+  kernel: Kernel,
+  dir: string,
+  update: (text: string) => void,
+): Promise<BuildFiles> {
+  if (kernel.origin === 'debian') {
+    const { suite = '', sourcePackage = '', version, release } = kernel;
+    const headers = `linux-headers-${release}`;
+    const common = headers.replace(/-amd64$/, '-common');
+    const kbuild = `linux-kbuild-${release.split('.').slice(0, 2).join('.')}`;
+    const [source = '', ...devel] = await debianPackages(
+      { id: kernel.id, suite, version, names: [sourcePackage, headers, common, kbuild] },
+      dir,
+      update,
+    );
+    return { devel, source };
+  }
+  const entry = kernel.origin === 'rpm' ? await catalogueEntry(kernel.id).catch(() => null) : null;
+  if (entry?.origin !== 'rpm' || !entry.devel || !entry.sources)
+    throw new UsageError(
+      'no-build-files',
+      `kernel ${kernel.id} was added without what a module is built from: add it again with --devel and --source`,
+    );
+  return {
+    devel: [(await downloadRpm(entry.devel, dir, update)).file],
+    source: (await downloadRpm(entry.sources, dir, update)).file,
+  };
+}
+
+/** Unpacks the files into `out` for `openBuildTree`. Throws UsageError if something is missing in them. */
+export async function layOutBuildTree(
+  out: string,
+  files: BuildFiles,
+  release: string,
+  update: (text: string) => void,
+): Promise<void> {
+  const tree = join(out, 'tree');
+  for (const file of files.devel) {
+    update(`unpacking ${file.replace(/.*\//, '')}`);
+    if ((await fileKind(file)) === 'directory') await linkFolder(await realpath(file), tree);
+    else await unpackPackage(file, tree);
+  }
+  await relocate(tree);
+  const { headers } = await openBuildTree(out, release);
+  for (const name of ['Makefile', 'Module.symvers', 'include/generated/utsrelease.h'])
+    if (!(await exists(join(headers, name))))
+      throw new UsageError(
+        'incomplete-headers',
+        `${files.devel.join(', ')}: no ${name} for ${release} in it: modules cannot be built against it`,
+      );
+  const made = await readFile(join(headers, 'include/generated/utsrelease.h'), 'utf8');
+  if (!made.includes(`"${release}"`))
+    throw new UsageError(
+      'wrong-headers',
+      `${files.devel.join(', ')}: belongs to ${/"(.*)"/.exec(made)?.[1]}, not to ${release}`,
+    );
+  if (files.source === null) return;
+  update(`taking the module's source out of ${files.source.replace(/.*\//, '')}`);
+  await using scratch = await scratchDir('source');
+  await extractSources(files.source, join(out, 'source'), scratch.path);
+}
+
+async function openBuildTree(dir: string, release: string): Promise<BuildTree> {
+  const root = join(dir, 'tree');
+  const places = [`usr/src/linux-headers-${release}`, `usr/src/kernels/${release}`, '.'];
+  let headers = root;
+  for (const place of places)
+    if (await exists(join(root, place, 'Makefile'))) {
+      headers = join(root, place);
+      break;
     }
+  const source = join(dir, 'source');
+  return { root, headers, source: (await exists(source)) ? source : null };
 }
 
-async function extractSources(deb: string, target: string, scratch: string): Promise<void> {
-  const [dpkg, tar, xz] = [await needProgram('dpkg-deb'), await needProgram('tar'), await needProgram('xz')];
-  const listing = await command(dpkg, ['-c', deb]);
-  const archive = /\.\/usr\/src\/(linux-source-[\d.]+)\.tar\.xz/.exec(listing);
-  if (!archive?.[1]) throw new InfraError('odd-package', `${deb} holds no kernel source archive`);
-  try {
-    await execa(dpkg, ['--fsys-tarfile', deb], { buffer: { stdout: false }, stripFinalNewline: false })
-      .pipe(tar, ['-xO', archive[0]], { buffer: { stdout: false } })
-      .pipe(xz, ['-dc'], { buffer: { stdout: false } })
-      .pipe(tar, ['-x', '-C', scratch, ...moduleSources.map((file) => `${archive[1]}/${file}`)]);
-  } catch (error) {
-    throw commandError('unpacking the kernel source', error);
+/** Debian's headers name /usr/src/…-common and /usr/lib/linux-kbuild-… by absolute paths; ours lie elsewhere. */
+async function relocate(tree: string): Promise<void> {
+  const sources = join(tree, 'usr/src');
+  for (const name of await readdir(sources).catch(() => [])) {
+    if (!name.startsWith('linux-headers-')) continue;
+    const makefile = join(sources, name, 'Makefile');
+    const text = await readFile(makefile, 'utf8').catch(() => '');
+    if (/\/usr\/src\/\S*-common/.test(text))
+      await writeFile(
+        makefile,
+        text.replace(/\/usr\/src\/(\S*-common)/, (_, common) => `$(CURDIR)/../${common}`),
+      );
+    for (const link of ['scripts', 'tools']) {
+      const path = join(sources, name, link);
+      const to = await readlink(path).catch(() => null);
+      if (!to?.startsWith('/')) continue;
+      await rm(path);
+      await symlink(`../../..${to}`, path);
+    }
+  }
+}
+
+async function extractSources(from: string, target: string, scratch: string): Promise<void> {
+  const unpacked = join(scratch, 'unpacked');
+  await mkdir(unpacked);
+  const kind = await fileKind(from);
+  let top = from;
+  if (kind !== 'directory') {
+    const archive = kind === 'tar' ? from : await sourceArchive(from, kind, join(scratch, 'package'));
+    const members = moduleSources.map((file) => `*/${file}`);
+    const done = await execa(
+      await needProgram('tar'),
+      ['-x', '-f', archive, '-C', unpacked, '--strip-components=1', '--wildcards', ...members],
+      { reject: false, env: { LC_ALL: 'C' } },
+    );
+    if (done.failed && !/Not found in archive/.test(done.stderr)) throw commandError('tar', done);
+    top = unpacked;
   }
   for (const file of moduleSources) {
     const to = join(target, file);
-    await mkdir(join(to, '..'), { recursive: true });
-    await copyFile(join(scratch, archive[1], file), to);
+    await mkdir(dirname(to), { recursive: true });
+    await copyFile(join(top, file), to).catch((error: unknown) => {
+      throw new UsageError('incomplete-source', `${from}: there is no ${file} in it`, error);
+    });
   }
+}
+
+/** The kernel's source archive inside a source package. */
+async function sourceArchive(from: string, kind: string, dir: string): Promise<string> {
+  await unpackPackage(from, dir, kind === 'deb' ? './usr/src/linux-source-*.tar.*' : 'linux-*.tar.*');
+  const folder = kind === 'deb' ? join(dir, 'usr/src') : dir;
+  const names = (await readdir(folder).catch(() => [])).filter((name) => /^linux-.*\.tar\.\w+$/.test(name));
+  const [name] = names;
+  if (name === undefined)
+    throw new UsageError('incomplete-source', `${from}: there is no linux-….tar archive in it`);
+  return join(folder, name);
 }

@@ -1,32 +1,126 @@
-import { mkdir, readdir, readFile, rename, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { homedir } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
 import * as z from 'zod';
-import { InfraError, UsageError } from '../base/errors.js';
-import { exists, scratchDir, writeFileAtomic, writeJson } from '../base/files.js';
+import { UsageError } from '../base/errors.js';
+import { exists } from '../base/files.js';
 import { suggestion } from '../base/nearest.js';
-import { cacheDir, imagesDir } from '../base/paths.js';
-import type { Progress } from '../base/progress.js';
+import { imagesDir } from '../base/paths.js';
 import { readYaml } from '../base/yaml-file.js';
-import { AptWorkspace } from '../host/apt.js';
-import { command } from '../host/command.js';
-import { needProgram } from '../host/tools.js';
-import { type Kernel, kernelRecordSchema } from './kernel.js';
-import { writeUnpackedImage } from './unpack-image.js';
+import type { SigningKey } from './rpm.js';
+import { presentIds } from './store.js';
 
-const entrySchema = z.strictObject({
-  origin: z.literal('debian'),
-  suite: z.string(),
-  image: z.string().describe("the suite's meta package"),
-  source: z.string().describe('the source package'),
-  summary: z.string(),
+const packageRef = z.strictObject({
+  mirror: z.string(),
+  repo: z.string().describe("folder below the mirror that has the repository's repodata/"),
+  path: z.string().describe('the package, below repo'),
 });
-const catalogueSchema = z.record(z.string(), entrySchema);
+/** Where a package is to be had. */
+export type PackageRef = z.infer<typeof packageRef>;
+
+const base = {
+  summary: z.string(),
+  stock: z
+    .strictObject({ verdict: z.enum(['panics', 'clean', 'unknown']), source: z.string() })
+    .describe("what the kernel's own module is expected to show, and who says so"),
+};
+const entrySchema = z.discriminatedUnion('origin', [
+  z.strictObject({
+    origin: z.literal('debian'),
+    suite: z.string(),
+    image: z.string().describe("the suite's meta package"),
+    source: z.string().describe('the source package'),
+    ...base,
+  }),
+  z.strictObject({
+    origin: z.literal('rpm'),
+    version: z.string(),
+    kernel: z.array(packageRef).min(1),
+    devel: packageRef.optional(),
+    sources: packageRef.optional(),
+    debuginfo: packageRef.optional(),
+    ...base,
+  }),
+]);
+const catalogueSchema = z
+  .strictObject({
+    keys: z
+      .record(
+        z.string(),
+        z.strictObject({
+          file: z.string().describe('beside the catalogue'),
+          fingerprint: z.string().regex(/^[0-9A-F]{40}$/, 'must be 40 capital hex digits'),
+        }),
+      )
+      .default({}),
+    mirrors: z.record(z.string(), z.strictObject({ url: z.url(), key: z.string() })).default({}),
+    kernels: z.record(z.string().regex(/^[A-Za-z0-9][\w.-]*$/), entrySchema).default({}),
+  })
+  .superRefine((catalogue, context) => {
+    for (const [name, { key }] of Object.entries(catalogue.mirrors))
+      if (!Object.hasOwn(catalogue.keys, key))
+        context.addIssue({ code: 'custom', path: ['mirrors', name, 'key'], message: `no key ${key}` });
+  });
 
 export type CatalogueEntry = z.infer<typeof entrySchema>;
 
+/** A place that packages are downloaded from. */
+export interface Mirror {
+  url: string;
+  key: SigningKey;
+}
+
+interface Catalogue {
+  kernels: Record<string, CatalogueEntry>;
+  mirrors: Record<string, Mirror>;
+}
+
+/** The user's own entries: `$XDG_CONFIG_HOME/loopanic/kernels.yaml`, or below ~/.config. */
+function userCatalogue(): string {
+  const xdg = process.env.XDG_CONFIG_HOME;
+  return join(xdg?.startsWith('/') ? xdg : join(homedir(), '.config'), 'loopanic/kernels.yaml');
+}
+
+/** loopanic's catalogue and the user's, whose entries win. Throws UsageError. */
+async function loadCatalogue(): Promise<Catalogue> {
+  const merged: Catalogue = { kernels: {}, mirrors: {} };
+  for (const file of [join(imagesDir, 'kernels.yaml'), userCatalogue()]) {
+    if (file === userCatalogue() && !(await exists(file))) continue;
+    const { keys, mirrors, kernels } = await readYaml(file, catalogueSchema);
+    Object.assign(merged.kernels, kernels);
+    for (const [name, { url, key }] of Object.entries(mirrors)) {
+      const { file: keyFile = '', fingerprint = null } = keys[key] ?? {};
+      merged.mirrors[name] = {
+        url: (process.env[mirrorVariable(name)] || url).replace(/\/+$/, ''),
+        key: { name: key, file: resolve(dirname(file), keyFile), fingerprint },
+      };
+    }
+  }
+  return merged;
+}
+
+/** Environment variable that overrides a mirror's URL. */
+export function mirrorVariable(name: string): string {
+  return `LOOPANIC_${name.toUpperCase().replace(/\W/g, '_')}`;
+}
+
 /** All kernels that loopanic knows how to get, by id. */
-export function catalogue(): Promise<Record<string, CatalogueEntry>> {
-  return readYaml(join(imagesDir, 'kernels.yaml'), catalogueSchema);
+export async function catalogue(): Promise<Record<string, CatalogueEntry>> {
+  return (await loadCatalogue()).kernels;
+}
+
+/** The mirror that a package is on. Throws UsageError. */
+export async function mirrorOf(ref: PackageRef): Promise<Mirror> {
+  const { mirrors } = await loadCatalogue();
+  const mirror = Object.hasOwn(mirrors, ref.mirror) ? mirrors[ref.mirror] : undefined;
+  if (!mirror) throw new UsageError('unknown-mirror', `the kernel catalogue has no mirror ${ref.mirror}`);
+  return mirror;
+}
+
+/** Keys that RPMs from anywhere are checked against. */
+export async function knownKeys(): Promise<SigningKey[]> {
+  const keys = new Map<string, SigningKey>();
+  for (const { key } of Object.values((await loadCatalogue()).mirrors)) keys.set(key.file, key);
+  return [...keys.values()];
 }
 
 /** The catalogue's entry for an id. Throws UsageError with the nearest ids. */
@@ -38,80 +132,8 @@ export async function catalogueEntry(id: string): Promise<CatalogueEntry> {
   return entry;
 }
 
-const kernelsDir = (id: string): string => cacheDir('kernels', id);
-
-/** The kernel that was fetched last under this id, or null. */
-export async function presentKernel(id: string): Promise<Kernel | null> {
-  const version = await readFile(join(kernelsDir(id), 'current'), 'utf8').catch(() => null);
-  if (version === null) return null;
-  const dir = join(kernelsDir(id), version.trim());
-  const text = await readFile(join(dir, 'kernel.json'), 'utf8').catch(() => null);
-  if (text === null) return null;
-  const record = kernelRecordSchema.parse(JSON.parse(text));
-  const vmlinux = join(dir, 'vmlinux-boot');
-  return {
-    ...record,
-    dir,
-    vmlinuz: join(dir, 'boot', `vmlinuz-${record.release}`),
-    vmlinux: (await exists(vmlinux)) ? vmlinux : null,
-    config: join(dir, 'boot', `config-${record.release}`),
-    modulesRoot: dir,
-  };
-}
-
-/** The kernel, fetched now if it is not there yet. */
-export async function ensureKernel(id: string, progress: Progress): Promise<Kernel> {
-  await catalogueEntry(id);
-  return (await presentKernel(id)) ?? fetchKernel(id, progress);
-}
-
-/** Downloads the newest version that the suite has and unpacks it into the cache. Nothing is installed on the host. */
-export async function fetchKernel(id: string, progress: Progress): Promise<Kernel> {
-  const entry = await catalogueEntry(id);
-  return progress.step(`kernel ${id}`, async (update) => {
-    update(`reading ${entry.suite}'s package lists`);
-    const apt = await AptWorkspace.open(entry.suite);
-    const wanted = await apt.newest(entry.image, /^linux-image-\d/);
-    const dir = join(kernelsDir(id), wanted.version);
-    if (!(await exists(join(dir, 'kernel.json')))) {
-      await using scratch = await scratchDir('kernel');
-      update(`downloading ${wanted.name} ${wanted.version}`);
-      const deb = await apt.download(wanted, scratch.path);
-      update(`unpacking ${wanted.name} ${wanted.version}`);
-      const out = join(scratch.path, 'out');
-      await command(await needProgram('dpkg-deb'), ['-x', deb, out]);
-      const release = await soleRelease(out);
-      update('indexing modules');
-      await command(await needProgram('depmod'), ['-b', out, release]);
-      await writeUnpackedImage(join(out, 'boot', `vmlinuz-${release}`), join(out, 'vmlinux-boot'));
-      await rm(join(out, 'usr'), { recursive: true, force: true });
-      await writeJson(join(out, 'kernel.json'), {
-        id,
-        origin: entry.origin,
-        release,
-        version: wanted.version,
-        suite: entry.suite,
-        sourcePackage: entry.source,
-        packages: [wanted],
-        fetchedAt: new Date().toISOString(),
-      });
-      await mkdir(kernelsDir(id), { recursive: true, mode: 0o700 });
-      await rename(out, dir).catch(async (error: unknown) => {
-        if (!(await exists(join(dir, 'kernel.json')))) throw error;
-      });
-    }
-    await writeFileAtomic(join(kernelsDir(id), 'current'), `${wanted.version}\n`);
-    const kernel = await presentKernel(id);
-    if (!kernel)
-      throw new InfraError('kernel-lost', `kernel ${id} vanished from the cache while it was fetched`);
-    return kernel;
-  });
-}
-
-async function soleRelease(root: string): Promise<string> {
-  const releases = await readdir(join(root, 'lib/modules')).catch(() => []);
-  const [release] = releases;
-  if (release === undefined || releases.length !== 1)
-    throw new InfraError('odd-package', `the kernel package has ${releases.length} module trees, not one`);
-  return release;
+/** Checks that an id is in the catalogue or on this host. Throws UsageError with the nearest ids. */
+export async function checkKernelId(id: string): Promise<void> {
+  const ids = [...new Set([...Object.keys(await catalogue()), ...(await presentIds())])];
+  if (!ids.includes(id)) throw new UsageError('unknown-kernel', `unknown kernel ${id}${suggestion(id, ids)}`);
 }

@@ -1,65 +1,90 @@
-import { mkdir, rename } from 'node:fs/promises';
+import { copyFile, mkdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
-import { InfraError } from '../base/errors.js';
+import { InfraError, UsageError } from '../base/errors.js';
 import { buildOnce, exists, scratchDir } from '../base/files.js';
 import type { Progress } from '../base/progress.js';
-import { AptWorkspace } from '../host/apt.js';
-import { commandError } from '../host/command.js';
-import { needProgram } from '../host/tools.js';
+import { catalogueEntry } from './catalogue.js';
+import { debianPackages } from './debian.js';
 import type { Kernel } from './kernel.js';
+import { fileKind, findFiles, unpackPackage } from './package-files.js';
+import { downloadRpm } from './rpm-repository.js';
 
-const debugDir = (kernel: Kernel): string => join(kernel.dir, 'debug');
+const debugDir = (kernel: Pick<Kernel, 'dir'>): string => join(kernel.dir, 'debug');
 
-/** The kernel's vmlinux with debug info, if `ensureDebugInfo` has brought it; else null. */
+/** The kernel's vmlinux with debug info, if it is on this host; else null. */
 export async function debugVmlinux(kernel: Kernel): Promise<string | null> {
   const file = join(debugDir(kernel), `vmlinux-${kernel.release}`);
   return (await exists(file)) ? file : null;
 }
 
 /**
- * Brings the debug info of exactly this kernel from its suite: only vmlinux (0.6 GB) is taken out of the package, of the 5.6 GB that
- * it would unpack to; it has every type that the analysis asks for. Returns vmlinux. Throws InfraError if the suite no longer has that version.
+ * Brings the debug info of exactly this kernel from where it came from: only vmlinux (Debian: 0.6 GB) is taken out of the package, of the 5.6 GB that
+ * it would unpack to; it has every type that the analysis asks for. Returns vmlinux. Throws UsageError if the kernel was added without, InfraError
+ * if its repository no longer has it.
  */
 export async function ensureDebugInfo(kernel: Kernel, progress: Progress): Promise<string> {
   await buildOnce(debugDir(kernel), (out) =>
     progress.step(`debug info of ${kernel.id}`, async (update) => {
-      const name = `linux-image-${kernel.release}-dbg`;
-      update(`reading ${kernel.suite}'s package lists`);
-      const apt = await AptWorkspace.open(kernel.suite);
       await using scratch = await scratchDir('debug');
-      update(`downloading ${name} ${kernel.version}`);
-      const deb = await apt
-        .download({ name, version: kernel.version }, scratch.path)
-        .catch((error: unknown) => {
-          throw new InfraError(
-            'version-gone',
-            `${kernel.suite} no longer has ${name} ${kernel.version}: run 'loopanic kernel fetch ${kernel.id}' for the current kernel`,
-            error,
-          );
-        });
-      update('taking vmlinux out of the package');
-      const [dpkg, tar] = [await needProgram('dpkg-deb'), await needProgram('tar')];
-      const unpacked = join(scratch.path, 'unpacked');
-      await mkdir(unpacked);
-      try {
-        // --occurrence makes tar stop reading once it has the file: dpkg-deb then ends on a closed pipe, and only tar's word counts.
-        await execa(dpkg, ['--fsys-tarfile', deb], { buffer: { stdout: false }, reject: false }).pipe(tar, [
-          ...['-x', '-C', unpacked, '--strip-components=5', '--occurrence=1'],
-          `./usr/lib/debug/boot/vmlinux-${kernel.release}`,
-        ]);
-      } catch (error) {
-        throw commandError('unpacking the debug package', error);
-      }
-      await mkdir(out);
-      await rename(join(unpacked, `vmlinux-${kernel.release}`), join(out, `vmlinux-${kernel.release}`));
+      const file = await fetchDebugPackage(kernel, scratch.path, update);
+      await layOutDebugInfo(out, file, kernel.release, update);
     }),
   );
   const vmlinux = await debugVmlinux(kernel);
   if (!vmlinux)
     throw new InfraError(
       'no-debug-info',
-      `the debug package of ${kernel.id} held no vmlinux-${kernel.release}`,
+      `kernel ${kernel.id} has lost its debug info: fetch or add it again`,
     );
   return vmlinux;
+}
+
+async function fetchDebugPackage(
+  kernel: Kernel,
+  dir: string,
+  update: (text: string) => void,
+): Promise<string> {
+  const { id, suite, version, release } = kernel;
+  if (kernel.origin === 'debian' && suite !== undefined) {
+    const names = [`linux-image-${release}-dbg`];
+    const [file = ''] = await debianPackages({ id, suite, version, names }, dir, update);
+    return file;
+  }
+  const entry = kernel.origin === 'rpm' ? await catalogueEntry(id).catch(() => null) : null;
+  if (entry?.origin === 'rpm' && entry.debuginfo)
+    return (await downloadRpm(entry.debuginfo, dir, update)).file;
+  throw new UsageError(
+    'no-debug-info',
+    `kernel ${id} was added without debug info: add it again with --debuginfo`,
+  );
+}
+
+/** Takes vmlinux out of a debug package, or copies it, to `out`/vmlinux-`release`. Throws UsageError if it is another kernel's. */
+export async function layOutDebugInfo(
+  out: string,
+  file: string,
+  release: string,
+  update: (text: string) => void,
+): Promise<void> {
+  await mkdir(out);
+  const target = join(out, `vmlinux-${release}`);
+  update(`taking vmlinux out of ${file.replace(/.*\//, '')}`);
+  const kind = await fileKind(file);
+  if (kind === 'elf') await copyFile(file, target);
+  else {
+    await using scratch = await scratchDir('vmlinux');
+    await unpackPackage(
+      file,
+      scratch.path,
+      kind === 'deb' ? `./usr/lib/debug/*vmlinux*` : './usr/lib/debug/*/vmlinux',
+    );
+    const [found] = await findFiles(scratch.path, /(^|\/)vmlinux(-[^/]*)?$/);
+    if (found === undefined)
+      throw new UsageError('no-debug-info', `${file}: there is no vmlinux below usr/lib/debug in it`);
+    await rename(join(scratch.path, found), target);
+  }
+  const banner = await execa('grep', ['-qaF', `Linux version ${release} `, target], { reject: false });
+  if (banner.exitCode !== 0)
+    throw new UsageError('wrong-debug-info', `${file}: its vmlinux is not that of ${release}`);
 }

@@ -1,16 +1,30 @@
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as z from 'zod';
+import type { KernelProfile } from './profile.js';
 
-/** What kernel.json says of a fetched kernel. */
+/** A package that a kernel came from. */
+export const kernelPackageSchema = z.object({
+  name: z.string(),
+  version: z.string(),
+  sha256: z.string().optional(),
+  signature: z.string().optional().describe('who signed it, if that was checked; else why it was not'),
+});
+export type KernelPackage = z.infer<typeof kernelPackageSchema>;
+
+/** What kernel.json says of a kernel on this host. */
 export const kernelRecordSchema = z.object({
   id: z.string(),
-  origin: z.enum(['debian']),
+  origin: z.enum(['debian', 'rpm', 'deb', 'directory']),
   release: z.string().describe('uname -r'),
   version: z.string().describe("the package's version"),
-  suite: z.string(),
-  sourcePackage: z.string(),
-  packages: z.array(z.object({ name: z.string(), version: z.string() })),
+  suite: z
+    .string()
+    .optional()
+    .describe("Debian's suite, whose packages bring headers, source and debug info"),
+  sourcePackage: z.string().optional(),
+  packages: z.array(kernelPackageSchema),
+  compiler: z.string().nullable().default(null).describe('what built its modules, such as "gcc 4.8.5"'),
+  forced: z.array(z.string()).default([]).describe('why it cannot show the bug; it was added all the same'),
   fetchedAt: z.string(),
 });
 export type KernelRecord = z.infer<typeof kernelRecordSchema>;
@@ -19,6 +33,8 @@ export type KernelRecord = z.infer<typeof kernelRecordSchema>;
 export interface Kernel extends KernelRecord {
   /** Folder of this kernel and version. */
   dir: string;
+  /** Names this build: changes whenever the kernel's files do. */
+  key: string;
   /** The compressed image, as the distribution ships it. */
   vmlinuz: string;
   /** The same kernel unpacked, if it can be booted so (PVH note); skips firmware and decompression, 3–4 s under TCG. */
@@ -27,35 +43,10 @@ export interface Kernel extends KernelRecord {
   config: string;
   /** Root of its modules: `<modulesRoot>/lib/modules/<release>`. */
   modulesRoot: string;
-}
-
-/** Value of a CONFIG_ option (without the prefix) in a kernel's configuration, or undefined if it is not set. */
-export async function configOption(kernel: Kernel, name: string): Promise<string | undefined> {
-  const text = await readFile(kernel.config, 'utf8');
-  return new RegExp(`^CONFIG_${name}=(.*)$`, 'm').exec(text)?.[1];
-}
-
-/** Options for mkfs.xfs that this kernel can mount, beside geometry. `mkfsVersion` is the host's, as [major, minor]. */
-export function xfsFeatures(release: string, mkfsVersion: readonly [number, number]): string[] {
-  const [major = 0, minor = 0] = release.split('.').map((part) => Number.parseInt(part, 10));
-  const kernelHas = (a: number, b: number): boolean => major > a || (major === a && minor >= b);
-  const mkfsHas = (a: number, b: number): boolean =>
-    mkfsVersion[0] > a || (mkfsVersion[0] === a && mkfsVersion[1] >= b);
-  const onOff = (has: boolean): string => (has ? '1' : '0');
-  const meta = [
-    'crc=1',
-    `finobt=${onOff(kernelHas(3, 16))}`,
-    'rmapbt=0',
-    `reflink=${onOff(kernelHas(4, 16))}`,
-    ...(mkfsHas(5, 10)
-      ? [`bigtime=${onOff(kernelHas(5, 10))}`, `inobtcount=${onOff(kernelHas(5, 10))}`]
-      : []),
-  ];
-  const inode = [`sparse=${onOff(kernelHas(4, 10))}`, ...(mkfsHas(5, 19) ? ['nrext64=0'] : [])];
-  return ['-m', meta.join(','), '-i', inode.join(',')];
+  profile: KernelProfile;
 }
 
 /** Path of a kernel's own libiscsi_tcp.ko. */
-export function stockModulePath(kernel: Kernel): string {
+export function stockModulePath(kernel: Pick<Kernel, 'modulesRoot' | 'release'>): string {
   return join(kernel.modulesRoot, 'lib/modules', kernel.release, 'kernel/drivers/scsi/libiscsi_tcp.ko');
 }

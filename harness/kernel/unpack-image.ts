@@ -21,16 +21,17 @@ export async function unpackImage(vmlinuz: string): Promise<Buffer | null> {
   const sectors = image[0x1f1] || 4;
   const start = (sectors + 1) * 512 + image.readUInt32LE(0x248);
   const payload = image.subarray(start, start + image.readUInt32LE(0x24c));
-  const elf = await decompress(payload);
+  // Whatever cannot be unpacked can still be booted as it is.
+  const elf = await decompress(payload).catch(() => null);
   if (elf?.toString('latin1', 0, 4) !== '\u007fELF') return null;
   return hasPvhEntry(elf) ? elf : null;
 }
 
 async function decompress(payload: Buffer): Promise<Buffer | null> {
   const magic = payload.toString('hex', 0, 6);
-  // The last four bytes are the unpacked size, not part of the stream.
+  if (magic.startsWith('1f8b')) return gunzipSync(payload);
+  // Kbuild appends the unpacked size to formats that do not end with it themselves.
   const stream = payload.subarray(0, payload.length - 4);
-  if (magic.startsWith('1f8b')) return gunzipSync(stream);
   const pipe = async (program: 'xz' | 'zstd', args: string[]): Promise<Buffer> => {
     const { stdout } = await execa(await needProgram(program), args, { input: stream, encoding: 'buffer' });
     return Buffer.from(stdout);

@@ -1,76 +1,114 @@
-import { copyFile, cp, mkdir, readFile, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { copyFile, cp, mkdir, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { execa } from 'execa';
-import { UsageError } from '../base/errors.js';
-import { buildOnce, contentKey, exists, scratchDir } from '../base/files.js';
-import { cacheDir, imagesDir } from '../base/paths.js';
+import { firstLine, UsageError } from '../base/errors.js';
+import { scratchDir } from '../base/files.js';
 import type { Progress } from '../base/progress.js';
 import { needProgram } from '../host/tools.js';
 import { ensureBuildTree, moduleSources } from '../kernel/build-tree.js';
 import type { Kernel } from '../kernel/kernel.js';
+import { type Compiler, hostCompiler } from './compiler.js';
+import { buildInContainer, engineAnswers } from './docker-build.js';
+import { type BuildJob, type BuildResult, makeArguments, timedOut } from './make.js';
+import { type Change, prepareSources } from './sources.js';
 
-/**
- * Builds a variant of libiscsi_tcp.ko against a kernel's headers, from its own source and the first of `patches` (files in
- * vm-images/modules) that applies. Cached by kernel version and patch content. Returns the .ko's path.
- */
-export async function buildVariant(
-  name: string,
-  patches: readonly string[],
-  kernel: Kernel,
-  progress: Progress,
-): Promise<string> {
-  const texts = await Promise.all(patches.map((patch) => readFile(join(imagesDir, 'modules', patch))));
-  const key = contentKey(kernel.id, kernel.version, kernel.release, ...texts);
-  const target = cacheDir('modules', `${name}-${key}`, 'libiscsi_tcp.ko');
-  if (await exists(target)) return target;
-  const tree = await ensureBuildTree(kernel, progress);
-  await progress.step(`module ${name} for ${kernel.id}`, async (update) => {
-    await using scratch = await scratchDir('module');
-    const work = join(scratch.path, 'source');
-    await cp(tree.source, work, { recursive: true });
-    const patch = await applyFirst(work, patches);
-    update(`compiling with ${patch}`);
-    const build = join(scratch.path, 'build');
-    await mkdir(build);
-    for (const file of moduleSources) await copyFile(join(work, file), join(build, file.replace(/.*\//, '')));
-    await writeFile(join(build, 'Makefile'), 'obj-m := libiscsi_tcp.o\n');
-    await needProgram('gcc-12');
-    const made = await execa(
-      await needProgram('make'),
-      ['-C', tree.headers, `M=${build}`, 'CONFIG_MODULE_SRCVERSION_ALL=y', 'modules'],
-      { all: true, reject: false, env: { LC_ALL: 'C' } },
-    );
-    if (made.failed) {
-      const line =
-        made.all.split('\n').find((text) => /error|Error/.test(text)) ?? made.all.split('\n').at(-1);
-      throw new UsageError(
-        'module-build-failed',
-        `module ${name} does not compile for ${kernel.id}: ${line}`,
-      );
-    }
-    await mkdir(dirname(dirname(target)), { recursive: true, mode: 0o700 });
-    await buildOnce(dirname(target), async (out) => {
-      await mkdir(out);
-      await copyFile(join(build, 'libiscsi_tcp.ko'), join(out, 'libiscsi_tcp.ko'));
-    });
-  });
-  return target;
+/** How modules are built. */
+export interface BuildOptions {
+  /** `auto`: on this host if it has the right compiler, else in a container. */
+  builder: 'auto' | 'docker' | 'host';
+  /** Tarball of the builder image (docker save's, or a root file system), for hosts without a registry. */
+  builderImage?: string | undefined;
+  /** Seconds after which a build is stopped. */
+  buildSeconds: number;
 }
 
-async function applyFirst(work: string, patches: readonly string[]): Promise<string> {
-  const patchProgram = await needProgram('patch');
-  const reasons: string[] = [];
-  for (const patch of patches) {
-    const args = ['-p1', '--fuzz=0', '--batch', '--forward', '-i', join(imagesDir, 'modules', patch)];
-    const dry = await execa(patchProgram, [...args, '--dry-run'], { cwd: work, reject: false, all: true });
-    if (dry.failed) {
-      reasons.push(
-        `${patch}: ${dry.all.split('\n').find((line) => /FAILED|failed|can't/.test(line)) ?? 'refused'}`,
+/** A build that takes longer than this under any builder has gone astray: three seconds were seen. */
+export const BUILD_DEFAULTS: BuildOptions = { builder: 'auto', buildSeconds: 600 };
+
+/**
+ * Builds libiscsi_tcp.ko for a kernel from its own source with a change, and leaves it as `target`. Throws UsageError if the change does not
+ * fit, does not compile, or there is no compiler that the kernel can take; the compiler's lines go to `progress` before.
+ */
+export async function buildModule(
+  { name, change, kernel, target }: { name: string; change: Change; kernel: Kernel; target: string },
+  options: BuildOptions,
+  progress: Progress,
+  signal?: AbortSignal,
+): Promise<void> {
+  const tree = await ensureBuildTree(kernel, progress);
+  if (tree.source === null)
+    throw new UsageError(
+      'no-source',
+      `kernel ${kernel.id} was added without its source: add it again with --source`,
+    );
+  const { source: kernelSource } = tree;
+  await progress.step(`module ${name} for ${kernel.id}`, async (update) => {
+    await using scratch = await scratchDir('module');
+    const work = join(scratch.path, 'kernel');
+    await prepareSources(change, kernelSource, work).catch((error: unknown) => {
+      if (!(error instanceof UsageError)) throw error;
+      throw new UsageError(error.code, `module ${name} ${firstLine(error)}`, error);
+    });
+    const source = join(scratch.path, 'source');
+    await mkdir(source);
+    for (const file of moduleSources) await copyFile(join(work, file), join(source, basename(file)));
+    await writeFile(join(source, 'Makefile'), 'obj-m := libiscsi_tcp.o\n');
+    const out = join(scratch.path, 'out');
+    await mkdir(out);
+    const job: BuildJob = { kernel, tree, source, out, seconds: options.buildSeconds, update };
+    const made = await build(job, options, signal);
+    if (made.failed) {
+      const lines = made.output.split('\n').map((line) => line.replace(/^.*\/(?=libiscsi_tcp\.c:)/, ''));
+      const errors = lines.filter((line) => /\berror:|Error \d|\*\*\*/.test(line));
+      for (const line of lines.filter((text) => /: (error|warning|note):/.test(text)).slice(0, 20))
+        progress.line(line);
+      const said =
+        made.why ?? errors[0] ?? lines.findLast((line) => line.trim() !== '') ?? 'make said nothing';
+      throw new UsageError(
+        'module-build-failed',
+        `module ${name} does not compile for ${kernel.id}: ${said.trim()}`,
       );
-      continue;
     }
-    await execa(patchProgram, args, { cwd: work });
-    return patch;
+    await copyFile(join(out, 'libiscsi_tcp.ko'), target);
+  });
+}
+
+async function build(
+  job: BuildJob,
+  options: BuildOptions,
+  signal: AbortSignal | undefined,
+): Promise<BuildResult> {
+  if (options.builder === 'docker') return buildInContainer(job, options.builderImage, signal);
+  let compiler: Compiler;
+  try {
+    compiler = await hostCompiler(job.kernel, job.tree);
+  } catch (error) {
+    if (options.builder === 'host' || !(await engineAnswers())) throw error;
+    job.update(`${firstLine(error)}: building in a container`);
+    return buildInContainer(job, options.builderImage, signal);
   }
-  throw new UsageError('patch-refused', `no patch fits this kernel's libiscsi_tcp.c: ${reasons.join('; ')}`);
+  return buildOnHost(job, compiler);
+}
+
+async function buildOnHost(
+  { tree, source, out, seconds, update }: BuildJob,
+  compiler: Compiler,
+): Promise<BuildResult> {
+  await using scratch = await scratchDir('make');
+  const dir = join(scratch.path, 'build');
+  await cp(source, dir, { recursive: true });
+  update(`compiling with gcc ${compiler.version}`);
+  const place = { headers: tree.headers, root: tree.root, dir, cc: compiler.path, version: compiler.version };
+  // timeout ends make's children too.
+  const made = await execa(
+    await needProgram('timeout'),
+    ['-k', '5', String(seconds), await needProgram('make'), ...makeArguments(place)],
+    { all: true, reject: false, env: { LC_ALL: 'C' } },
+  );
+  if (!made.failed) await copyFile(join(dir, 'libiscsi_tcp.ko'), join(out, 'libiscsi_tcp.ko'));
+  return {
+    failed: made.failed,
+    output: made.all,
+    ...timedOut(made.exitCode, seconds),
+  };
 }

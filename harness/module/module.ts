@@ -1,21 +1,27 @@
-import { readFile, realpath } from 'node:fs/promises';
+import { copyFile, mkdir, readdir, readFile, realpath } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import * as z from 'zod';
 import { UsageError } from '../base/errors.js';
-import { contentKey } from '../base/files.js';
+import { buildOnce, contentKey, exists, writeJson } from '../base/files.js';
 import { suggestion } from '../base/nearest.js';
-import { imagesDir } from '../base/paths.js';
+import { cacheDir, imagesDir } from '../base/paths.js';
 import type { Progress } from '../base/progress.js';
 import { readYaml } from '../base/yaml-file.js';
+import { ensureBuildTree } from '../kernel/build-tree.js';
 import { type Kernel, stockModulePath } from '../kernel/kernel.js';
-import { buildVariant } from './build.js';
-import { type ModuleInfo, readModule } from './elf.js';
+import { type ModuleInfo, readModule } from '../kernel/module-file.js';
+import { BUILD_DEFAULTS, type BuildOptions, buildModule } from './build.js';
+import { type Change, changeContent, checkPatch } from './sources.js';
 
 /** The module that every scenario is about. */
 export const MODULE_NAME = 'libiscsi_tcp';
 
 const variantSchema = z.strictObject({
   summary: z.string(),
+  already: z
+    .string()
+    .optional()
+    .describe('text in the source of a kernel whose stock module is this variant already'),
   patches: z.array(z.string()).min(1),
 });
 const variantsSchema = z.record(z.string(), variantSchema);
@@ -23,7 +29,7 @@ export type Variant = z.infer<typeof variantSchema>;
 
 /** A module ready to be tried with one kernel. */
 export interface Module {
-  /** `stock`, a variant's name, or the file name of a prebuilt .ko. */
+  /** `stock`, a variant's name, a name that the user gave, or the file name of a prebuilt .ko or a patch with a part of its hash. */
   id: string;
   /** The .ko on this host. */
   file: string;
@@ -35,59 +41,193 @@ export function variants(): Promise<Record<string, Variant>> {
   return readYaml(join(imagesDir, 'modules/modules.yaml'), variantsSchema);
 }
 
-/** Names that `--module` takes beside a path. */
-export async function moduleNames(): Promise<string[]> {
-  return ['stock', ...Object.keys(await variants())];
+const namedDir = (kernel: Kernel, ...parts: string[]): string =>
+  cacheDir('modules', 'named', `${kernel.id}-${kernel.key}`, ...parts);
+
+/** Modules that the user has built or given a name for one kernel. */
+async function namedModules(kernel: Kernel): Promise<string[]> {
+  return (await readdir(namedDir(kernel)).catch(() => [])).sort();
 }
 
-/** True if `id` names a file rather than a variant. */
-export function isModulePath(id: string): boolean {
-  return id.includes('/') || id.endsWith('.ko');
+/** Modules that exist for a kernel, without building any. */
+export async function modulesOf(kernel: Kernel): Promise<string[]> {
+  const there: string[] = [];
+  if (await exists(stockModulePath(kernel))) there.push('stock');
+  for (const [name, variant] of Object.entries(await variants()))
+    if (await exists(await variantFile(name, variant, kernel))) there.push(name);
+  return [...there, ...(await namedModules(kernel))];
 }
 
-/** Checks a module's name before anything is fetched or built. Throws UsageError with the nearest names. */
-export async function checkModuleId(id: string): Promise<void> {
-  if (isModulePath(id)) {
-    await readModule(id);
-    return;
-  }
-  const names = await moduleNames();
+type IdKind = 'stock' | 'name' | 'ko' | 'patch';
+
+function kindOf(id: string): IdKind {
+  if (id.endsWith('.patch') || id.endsWith('.diff')) return 'patch';
+  if (id.includes('/') || id.endsWith('.ko')) return 'ko';
+  return id === 'stock' ? 'stock' : 'name';
+}
+
+/** Checks a module's name before anything is fetched or built. `kernel` is null if it is not on this host yet. Throws UsageError with the nearest names. */
+export async function checkModuleId(id: string, kernel: Kernel | null): Promise<void> {
+  const kind = kindOf(id);
+  if (kind === 'ko') await readModule(id);
+  if (kind === 'patch') await checkPatch(id);
+  if (kind !== 'name') return;
+  const names = ['stock', ...Object.keys(await variants()), ...(kernel ? await namedModules(kernel) : [])];
   if (!names.includes(id))
     throw new UsageError('unknown-module', `unknown module ${id}${suggestion(id, names)}`);
 }
 
 /**
- * The module for this kernel: its own, a variant (built now if it is not in the cache), or a prebuilt file, which must carry the
- * kernel's vermagic: the guest would refuse another. Throws UsageError.
+ * The module for this kernel: its own, a variant or a patched one (built now if it is not in the cache), one that has a name, or a prebuilt file, which must
+ * carry the kernel's vermagic: the guest would refuse another. Throws UsageError.
  */
-export async function ensureModule(id: string, kernel: Kernel, progress: Progress): Promise<Module> {
-  await checkModuleId(id);
+export async function ensureModule(
+  id: string,
+  kernel: Kernel,
+  progress: Progress,
+  options: BuildOptions = BUILD_DEFAULTS,
+  signal?: AbortSignal,
+): Promise<Module> {
+  await checkModuleId(id, kernel);
   const stock = stockModulePath(kernel);
-  if (id === 'stock') return { id, file: stock, info: await readModule(stock) };
-  if (!isModulePath(id)) {
-    const variant = (await variants())[id];
-    if (!variant) throw new UsageError('unknown-module', `unknown module ${id}`);
-    const file = await buildVariant(id, variant.patches, kernel, progress);
-    return { id, file, info: await readModule(file) };
+  const found = async (file: string, as = id): Promise<Module> => ({
+    id: as,
+    file,
+    info: await readModule(file),
+  });
+  if (id === 'stock') return found(stock);
+  const kind = kindOf(id);
+  if (kind === 'ko') {
+    const file = await realpath(id);
+    await checkPrebuilt(file, kernel);
+    // Files of this name abound: the content tells them apart.
+    return found(file, `${basename(id)}@${contentKey(await readFile(file)).slice(0, 8)}`);
   }
-  const file = await realpath(id);
-  const info = await readModule(file);
+  const build = async (name: string, change: Change, target: string): Promise<void> => {
+    await buildOnce(target, async (out) => {
+      await mkdir(out);
+      const to = join(out, KO);
+      await buildModule({ name, change, kernel, target: to }, options, progress, signal);
+    });
+  };
+  if (kind === 'patch') {
+    const change: Change = { kind: 'patches', files: [await realpath(id)] };
+    const as = `${basename(id)}@${contentKey(...(await changeContent(change))).slice(0, 8)}`;
+    const dir = cacheDir('modules', `patched-${await changeKey(change, kernel)}`);
+    await build(id, change, dir);
+    return found(join(dir, KO), as);
+  }
+  const named = namedDir(kernel, id, KO);
+  if (await exists(named)) return found(named);
+  const variant = (await variants())[id];
+  if (!variant) throw new UsageError('unknown-module', `unknown module ${id}`);
+  const file = await variantFile(id, variant, kernel);
+  if (await exists(file)) return found(file);
+  if (variant.already !== undefined && (await sourceHas(variant.already, kernel, progress))) {
+    progress.line(`module ${id}: ${kernel.id}'s source is so already: its stock module it is`);
+    return found(stock);
+  }
+  await build(id, variantChange(variant), join(file, '..'));
+  return found(file);
+}
+
+const KO = `${MODULE_NAME}.ko`;
+
+function variantChange({ patches }: Variant): Change {
+  return { kind: 'patches', files: patches.map((patch) => join(imagesDir, 'modules', patch)) };
+}
+
+async function changeKey(change: Change, kernel: Kernel): Promise<string> {
+  return contentKey(kernel.id, kernel.key, kernel.release, ...(await changeContent(change)));
+}
+
+async function variantFile(name: string, variant: Variant, kernel: Kernel): Promise<string> {
+  return cacheDir('modules', `${name}-${await changeKey(variantChange(variant), kernel)}`, KO);
+}
+
+async function sourceHas(text: string, kernel: Kernel, progress: Progress): Promise<boolean> {
+  const { source } = await ensureBuildTree(kernel, progress);
+  if (source === null) return false;
+  return (await readFile(join(source, 'drivers/scsi/libiscsi_tcp.c'), 'utf8')).includes(text);
+}
+
+/** A module that the user makes and names. */
+export interface NamedModule {
+  name: string;
+  from: { patch: string } | { source: string } | { ko: string };
+}
+
+/**
+ * Builds (or takes) a module for one kernel and keeps it under a name, in place of an earlier one of that name. Throws UsageError if the name is taken, or if
+ * the patch, source or file will not do.
+ */
+export async function nameModule(
+  { name, from }: NamedModule,
+  kernel: Kernel,
+  progress: Progress,
+  options: BuildOptions,
+  signal: AbortSignal,
+): Promise<Module> {
+  const taken = ['stock', ...Object.keys(await variants())];
+  if (taken.includes(name))
+    throw new UsageError('bad-usage', `--name ${name}: is one of loopanic's own modules: choose another`);
+  if (!/^[A-Za-z0-9][\w.+-]*$/.test(name) || kindOf(name) !== 'name')
+    throw new UsageError(
+      'bad-usage',
+      `--name ${name}: may hold letters, digits, '.', '_', '+' and '-' only, and must not end in .ko or .patch`,
+    );
+  if ('patch' in from) await checkPatch(from.patch);
+  if ('ko' in from) await checkPrebuilt(from.ko, kernel);
+  await buildOnce(
+    namedDir(kernel, name),
+    async (out) => {
+      await mkdir(out);
+      const target = join(out, KO);
+      if ('ko' in from) await copyFile(from.ko, target);
+      else {
+        const change: Change =
+          'patch' in from
+            ? { kind: 'patches', files: [await realpath(from.patch)] }
+            : { kind: 'source', dir: from.source };
+        await buildModule({ name, change, kernel, target }, options, progress, signal);
+      }
+      await writeJson(join(out, 'module.json'), {
+        name,
+        from,
+        kernel: kernel.id,
+        builtAt: new Date().toISOString(),
+      });
+    },
+    true,
+  );
+  return ensureModule(name, kernel, progress);
+}
+
+/** Throws UsageError if a .ko cannot stand in for this kernel's module. */
+async function checkPrebuilt(path: string, kernel: Kernel): Promise<void> {
+  const info = await readModule(path);
   if (info.name !== MODULE_NAME)
     throw new UsageError(
       'wrong-module',
-      `${id}: is the module ${info.name || '(unnamed)'}, not ${MODULE_NAME}`,
+      `${path}: is the module ${info.name || '(unnamed)'}, not ${MODULE_NAME}`,
     );
   if (info.buildId === null && info.srcversion === null)
     throw new UsageError(
       'anonymous-module',
-      `${id}: carries neither a build id nor a srcversion, so the guest cannot show that it was loaded: link it with --build-id`,
+      `${path}: carries neither a build id nor a srcversion, so the guest cannot show that it was loaded: link it with --build-id`,
     );
-  const wanted = (await readModule(stock)).vermagic;
-  if (info.vermagic !== wanted)
+  const wanted = (await readModule(stockModulePath(kernel))).vermagic;
+  if (!sameMagic(info.vermagic, wanted))
     throw new UsageError(
       'wrong-vermagic',
-      `${id}: built for another kernel: its vermagic is "${info.vermagic}", ${kernel.id} needs "${wanted}"`,
+      `${path}: built for another kernel: its vermagic is "${info.vermagic}", ${kernel.id} needs "${wanted}"`,
     );
-  // Files of this name abound: the content tells them apart.
-  return { id: `${basename(id)}@${contentKey(await readFile(file)).slice(0, 8)}`, file, info };
+}
+
+/** As the kernel compares them (same_magic() in kernel/module.c): where both have modversions, the release does not count. */
+function sameMagic(one: string, other: string): boolean {
+  const both = [one, other];
+  if (!both.every((magic) => / modversions\b/.test(magic))) return one === other;
+  const [a, b] = both.map((magic) => magic.slice(magic.indexOf(' ')));
+  return a === b;
 }

@@ -31,6 +31,10 @@ const BANNER = /Linux version (\d+\.\d+\S*)/;
 const IO_ERROR =
   /(I\/O error, dev |Buffer I\/O error|lost page write|detected conn error|metadata I\/O error|Corruption (?:of in-memory data|detected)|Internal error|blk_update_request: .*error)/i;
 const INTENDED_SHUTDOWN = /xfs_fs_goingdown|xfs_do_force_shutdown\(0x2\)/;
+// What the workload says around it. A log or AIL write that is under way then fails with EIO (-5), which 3.10 reports; never with corruption (117).
+const SHUTDOWN_BEGINS = /loopanic:[0-9a-f]+: shutdown$/;
+const SHUTDOWN_ENDS = /loopanic:[0-9a-f]+: unmounted$/;
+const EIO = /XFS \(\w+\): .*error -?5\b/;
 
 /** Reads a kernel log (serial console, dmesg, vmcore-dmesg) and says what it shows. `receiver` is the sought Comm. */
 export function classifyLog(log: string, receiver = 'tgtd'): LogVerdict {
@@ -38,11 +42,14 @@ export function classifyLog(log: string, receiver = 'tgtd'): LogVerdict {
   const reader = new CrashReader();
   const warnings: LogEvidence[] = [];
   let kernel: string | null = null;
+  let shutDown = false;
   for (const line of lines) {
     reader.push(line);
     kernel ??= BANNER.exec(line.text)?.[1] ?? null;
-    if (IO_ERROR.test(line.text) && !INTENDED_SHUTDOWN.test(line.text))
-      warnings.push({ line: line.number, text: line.text.trim() });
+    if (SHUTDOWN_BEGINS.test(line.text)) shutDown = true;
+    else if (SHUTDOWN_ENDS.test(line.text)) shutDown = false;
+    const intended = INTENDED_SHUTDOWN.test(line.text) || (shutDown && EIO.test(line.text));
+    if (IO_ERROR.test(line.text) && !intended) warnings.push({ line: line.number, text: line.text.trim() });
   }
   for (const report of reader.reports)
     if (report.kind === 'warning') warnings.push({ line: report.line, text: report.title });

@@ -54,10 +54,11 @@ const OOPS =
 const PANIC = /^Kernel panic - not syncing: (.*)/;
 // Reports that do not stop the kernel and often have no end: noted, never open.
 const FINDING =
-  /(soft lockup - CPU#|hard LOCKUP|NMI watchdog: BUG|rcu.*detected stalls|^BUG: (?!unable to handle|kernel NULL pointer|Bad page)|^INFO: task .* blocked for more than)/;
+  /(soft lockup - CPU#|hard LOCKUP|NMI watchdog: BUG|rcu.*detected stall|^BUG: (?!unable to handle|kernel NULL pointer|Bad page)|^INFO: task .* blocked for more than)/;
 const HEADER =
   /^(?:WARNING: )?CPU: (\d+) (?:UID: \d+ )?PID: (\d+) Comm: (.{1,15}?) (?:Kdump: loaded )?(Not tainted|Tainted: \S(?:.*?\S)?) +(\d+\.\d+\S*) #/;
-const TRACE_ENTRY = /^\s*(?:\[<[0-9a-fx]+>\] ?)?(\? )?([A-Za-z_][\w.$]*)\+0x[0-9a-f]+\/0x[0-9a-f]+/;
+const TRACE_ENTRY =
+  /^\s*(?:<\/?[A-Z#0-9]+>\s+)*(?:\[<[0-9a-fx]+>\] ?)?(\? )?([A-Za-z_][\w.$]*)\+0x[0-9a-f]+\/0x[0-9a-f]+/;
 const TRACE_END =
   /^\s*(<\/TASK>|RIP: 00[23]3|Code:|Modules linked in:|---\[ end trace|Kernel panic|RIP {1,2}\[<|DWARF2)/;
 const END =

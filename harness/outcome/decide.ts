@@ -58,7 +58,10 @@ export function decideOutcome(
     corrupted,
   });
   if (log.outcome !== 'no-crash') {
-    if (markers.phase === 'boot' && /Unable to mount root|No working init|no init found/i.test(log.reason))
+    if (
+      markers.phase === 'boot' &&
+      /Unable to mount root|No working init|no init found|IO-APIC \+ timer/i.test(log.reason)
+    )
       return decide('no-boot', log.reason);
     if (log.outcome === 'reproduced') {
       const wrong = guest ? guestMismatch(guest, expected, 'told') : 'nothing was read back from it';

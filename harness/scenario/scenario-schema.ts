@@ -22,8 +22,8 @@ export const scenarioSchema = z
           .int()
           .min(64)
           .max(1024)
-          .default(192)
-          .describe('memory kept for the crash kernel, with kdump'),
+          .optional()
+          .describe("memory kept for the crash kernel, with kdump; default: what the kernel's release needs"),
       })
       .prefault({}),
     kernel: z
@@ -92,7 +92,7 @@ export const scenarioSchema = z
   })
   .superRefine((scenario, context) => {
     const { cpus, possibleCpus, pinCpu, memoryMiB, crashkernelMiB } = scenario.vm;
-    if (crashkernelMiB > memoryMiB / 2)
+    if (crashkernelMiB !== undefined && crashkernelMiB > memoryMiB / 2)
       context.addIssue({
         code: 'custom',
         path: ['vm', 'crashkernelMiB'],

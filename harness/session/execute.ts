@@ -11,7 +11,10 @@ import { ensureCaptureArchive } from '../image/capture.js';
 import { ensureModulesArchives } from '../image/kernel-modules.js';
 import { ensureLun } from '../image/lun.js';
 import { ensureUserland, userlandPath } from '../image/userland.js';
-import { catalogueEntry, ensureKernel } from '../kernel/catalogue.js';
+import { checkKernelId } from '../kernel/catalogue.js';
+import { ensureKernel } from '../kernel/fetch.js';
+import { presentKernel } from '../kernel/store.js';
+import type { BuildOptions } from '../module/build.js';
 import { checkModuleId, ensureModule } from '../module/module.js';
 import { RunFolder } from '../results/run-folder.js';
 import type { RunCell, RunDocument, RunTrial } from '../results/run-schema.js';
@@ -35,6 +38,7 @@ export interface RunRequest {
   keepDumps: KeepDumps;
   results: string;
   accel: 'auto' | Accel;
+  build: BuildOptions;
   /** Seed of the first trial's workload; the next trials count on from it. Without it each trial draws its own. */
   seed?: number;
   /** Changes what the scenario file says. */
@@ -62,7 +66,7 @@ export async function executeRun(
   for (const program of ['qemu-system-x86_64', 'setpriv', 'cpio'] as const) await needProgram(program);
   const folder = await RunFolder.create(request.results, dumpBytes(request, loaded));
   const { parts, document } = await interruptible(
-    prepare(request, folder.id, loaded, progress),
+    prepare(request, folder.id, loaded, progress, signal),
     signal,
   ).catch(async (error: unknown) => {
     await folder.discard();
@@ -75,7 +79,7 @@ export async function executeRun(
     const cellStarted = performance.now();
     for (let number = 1; number <= cell.wantedTrials && !signal.aborted; number++) {
       const relative = await folder.trial(cell, number);
-      const plan = await planTrial(
+      const plan = planTrial(
         parts[index] as CellParts,
         number,
         request.seed === undefined ? newSeed() : request.seed + number - 1,
@@ -156,13 +160,14 @@ async function prepare(
   id: string,
   loaded: LoadedScenario[],
   progress: Progress,
+  signal: AbortSignal,
 ): Promise<{ parts: CellParts[]; document: RunDocument }> {
   const parts: CellParts[] = [];
   let accel: AccelChoice | undefined;
   const userland = await ensureUserland(request.image, progress);
   for (const [index, cell] of request.cells.entries()) {
     const kernel = await ensureKernel(cell.kernel, progress);
-    const module = await ensureModule(cell.module, kernel, progress);
+    const module = await ensureModule(cell.module, kernel, progress, request.build, signal);
     accel ??= await chooseAccel(request.accel, kernel.vmlinuz);
     const scenario = loaded[index] as LoadedScenario;
     const modules = await ensureModulesArchives(kernel);
@@ -173,7 +178,7 @@ async function prepare(
       accel: accel.accel,
       userland: userland.archive,
       modules: modules.guest,
-      capture: await ensureCaptureArchive(userland.capture, modules.capture),
+      capture: modules.capture && (await ensureCaptureArchive(userland.capture, modules.capture)),
       lun: await ensureLun(scenario.scenario, kernel),
     });
   }
@@ -194,8 +199,8 @@ async function checkNames(request: RunRequest): Promise<LoadedScenario[]> {
   for (const cell of request.cells) {
     const entry = await loadScenario(cell.scenario);
     loaded.push({ ...entry, scenario: request.adjust?.(entry.scenario) ?? entry.scenario });
-    await catalogueEntry(cell.kernel);
-    await checkModuleId(cell.module);
+    await checkKernelId(cell.kernel);
+    await checkModuleId(cell.module, await presentKernel(cell.kernel));
   }
   return loaded;
 }

@@ -24,10 +24,10 @@ export async function openInitramfs(plan: TrialPlan, keys: SshKeys, hold: boolea
   await mkdir(join(root, 'root/.ssh'), { recursive: true, mode: 0o700 });
   await chmod(join(root, 'root'), 0o700);
   await writeFile(join(root, 'root/.ssh/authorized_keys'), `${keys.publicKey}\n`, { mode: 0o600 });
-  if (plan.dump === 'kdump') {
+  if (plan.files.crash) {
     await mkdir(join(root, 'loopanic/kdump'));
-    await cp(plan.files.crashKernel, join(root, 'loopanic/kdump/vmlinuz'));
-    await cp(plan.files.capture, join(root, 'loopanic/kdump/initramfs'));
+    await cp(plan.files.crash.kernel, join(root, 'loopanic/kdump/vmlinuz'));
+    await cp(plan.files.crash.initramfs, join(root, 'loopanic/kdump/initramfs'));
   }
   const module = join(root, plan.files.module.to);
   await mkdir(dirname(module), { recursive: true });

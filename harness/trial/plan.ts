@@ -1,6 +1,6 @@
 import { randomBytes, randomInt } from 'node:crypto';
-import { guestModules, optionalModules } from '../image/kernel-modules.js';
-import { configOption, type Kernel } from '../kernel/kernel.js';
+import type { Kernel } from '../kernel/kernel.js';
+import type { KernelProfile } from '../kernel/profile.js';
 import type { Module } from '../module/module.js';
 import type { Expected } from '../outcome/decide.js';
 import type { LoadedScenario, Scenario } from '../scenario/scenario-schema.js';
@@ -17,16 +17,17 @@ export interface TrialPlan {
   token: string;
   scenario: Scenario;
   accel: Accel;
-  /** The kernel was built with hardened usercopy. */
-  hardenedUsercopyBuilt: boolean;
+  /** What the kernel's profile says of its guests. */
+  profile: Pick<KernelProfile, 'hardenedUsercopyBuilt' | 'freelistRandom' | 'modules' | 'optionalModules'>;
+  /** Memory kept for the crash kernel. */
+  crashkernelMiB: number;
   /** How a crash is captured. */
   dump: DumpMethod;
   /** Files on this host. */
   files: {
     kernel: string;
-    /** The crash kernel and its initramfs; used with kdump. */
-    crashKernel: string;
-    capture: string;
+    /** The crash kernel and its initramfs; with kdump only. */
+    crash: { kernel: string; initramfs: string } | null;
     userland: string;
     modules: string;
     lun: string;
@@ -48,7 +49,8 @@ export interface CellParts {
   accel: Accel;
   userland: string;
   modules: string;
-  capture: string;
+  /** The crash kernel's initramfs; null if this kernel cannot be one. */
+  capture: string | null;
   lun: string;
 }
 
@@ -58,14 +60,12 @@ export function newSeed(): number {
 }
 
 /** The plan for one trial of a cell. */
-export async function planTrial(
-  parts: CellParts,
-  trial: number,
-  seed: number,
-  dump: DumpMethod,
-): Promise<TrialPlan> {
+export function planTrial(parts: CellParts, trial: number, seed: number, dump: DumpMethod): TrialPlan {
   const { kernel, module, loaded, accel } = parts;
   const { scenario } = loaded;
+  const { profile } = kernel;
+  const crash =
+    dump === 'kdump' && parts.capture !== null ? { kernel: kernel.vmlinuz, initramfs: parts.capture } : null;
   return {
     kernel: kernel.id,
     module: module.id,
@@ -74,12 +74,17 @@ export async function planTrial(
     token: randomBytes(4).toString('hex'),
     scenario,
     accel,
-    dump,
-    hardenedUsercopyBuilt: (await configOption(kernel, 'HARDENED_USERCOPY')) === 'y',
+    dump: dump === 'kdump' && crash === null ? 'qmp' : dump,
+    profile: {
+      hardenedUsercopyBuilt: profile.hardenedUsercopyBuilt,
+      freelistRandom: profile.freelistRandom,
+      modules: profile.modules,
+      optionalModules: profile.optionalModules,
+    },
+    crashkernelMiB: scenario.vm.crashkernelMiB ?? profile.crashkernelMiB,
     files: {
       kernel: kernel.vmlinux ?? kernel.vmlinuz,
-      crashKernel: kernel.vmlinuz,
-      capture: parts.capture,
+      crash,
       userland: parts.userland,
       modules: parts.modules,
       lun: parts.lun,
@@ -115,9 +120,12 @@ export function kernelArgs(plan: TrialPlan): string[] {
     'printk.devkmsg=on',
     'oops=panic',
     'panic=0',
+    // A busy host's TCG timer can fail the check, which panics; RHEL's kernels panic on lockups that a vPMU only imagines.
+    'no_timer_check',
+    'nmi_watchdog=nopanic',
     `hardened_usercopy=${kernel.hardenedUsercopy}`,
     ...(kernel.slubMinOrder === undefined ? [] : [`slub_min_order=${kernel.slubMinOrder}`]),
-    ...(plan.dump === 'kdump' ? [`crashkernel=${plan.scenario.vm.crashkernelMiB}M`] : []),
+    ...(plan.dump === 'kdump' ? [`crashkernel=${plan.crashkernelMiB}M`] : []),
     ...kernel.extraArgs,
   ];
 }
@@ -131,8 +139,8 @@ export function guestPlan(plan: TrialPlan, hold: boolean): string {
     TOKEN: plan.token,
     SEED: plan.seed,
     HOLD: hold ? 1 : 0,
-    MODULES: guestModules.join(' '),
-    OPTIONAL_MODULES: optionalModules.join(' '),
+    MODULES: plan.profile.modules.join(' '),
+    OPTIONAL_MODULES: plan.profile.optionalModules.join(' '),
     KDUMP: plan.dump === 'kdump' ? 1 : 0,
     PIN_CPU: scenario.vm.pinCpu ?? '',
     TARGET_PARAMS: `HeaderDigest=${headerDigest} DataDigest=${dataDigest} ImmediateData=${immediateData}`,
@@ -144,7 +152,8 @@ export function guestPlan(plan: TrialPlan, hold: boolean): string {
     NOMERGES: scenario.block.nomerges,
     ALLOCATION_GROUPS: scenario.filesystem.allocationGroups,
     CYCLES: scenario.workload.cycles,
-    SHUFFLE_OBJECTS: scenario.workload.shuffleObjects,
+    // Without random free lists there is no luck to deal anew.
+    SHUFFLE_OBJECTS: plan.profile.freelistRandom ? scenario.workload.shuffleObjects : 0,
     SHUFFLE_SIZE: scenario.workload.shuffleSize,
   };
   return Object.entries(values)

@@ -73,7 +73,7 @@ export async function runTrial(
       );
     });
     const log = classifyLog(serial, plan.scenario.receiver);
-    const guest = facts.facts(plan.hardenedUsercopyBuilt);
+    const guest = facts.facts(plan.profile.hardenedUsercopyBuilt);
     const decision = decideOutcome(log, markers, guest, plan.expected, end);
     const cite = (entry: { line: number; text: string }): TrialOutcome['evidence'][number] => ({
       file: 'serial.log',

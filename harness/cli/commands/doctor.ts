@@ -4,7 +4,7 @@ import { EXIT } from '../../base/errors.js';
 import { exists } from '../../base/files.js';
 import { cacheDir } from '../../base/paths.js';
 import { findProgram, libraries, tools } from '../../host/tools.js';
-import { catalogue, presentKernel } from '../../kernel/catalogue.js';
+import { presentIds, presentKernel } from '../../kernel/store.js';
 import { chooseAccel } from '../../vm/accel.js';
 import { printResult } from '../context.js';
 
@@ -70,7 +70,7 @@ async function kvmFinding(): Promise<Finding> {
   const base = { what: 'kvm', need: 'optional' as const };
   if (!(await findProgram('qemu-system-x86_64')))
     return { ...base, state: 'note', text: 'not probed: QEMU is not installed' };
-  const kernels = await Promise.all(Object.keys(await catalogue()).map((id) => presentKernel(id)));
+  const kernels = await Promise.all((await presentIds()).map((id) => presentKernel(id)));
   const choice = await chooseAccel('auto', kernels.find((kernel) => kernel !== null)?.vmlinuz ?? null);
   if (choice.accel === 'kvm') return { ...base, state: 'ok', text: choice.reason };
   return { ...base, state: 'note', text: `${choice.reason}; guests run under TCG, 10 to 20 times slower` };

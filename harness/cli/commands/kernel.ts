@@ -1,47 +1,82 @@
-import { catalogue, ensureKernel, fetchKernel, presentKernel } from '../../kernel/catalogue.js';
+import { EXIT } from '../../base/errors.js';
+import { addKernel } from '../../kernel/add.js';
+import { catalogue } from '../../kernel/catalogue.js';
 import { debugVmlinux, ensureDebugInfo } from '../../kernel/debug-info.js';
-import { configOption } from '../../kernel/kernel.js';
+import { ensureKernel, fetchKernel } from '../../kernel/fetch.js';
+import type { Kernel } from '../../kernel/kernel.js';
+import { presentIds, presentKernel, removeKernel } from '../../kernel/store.js';
+import { modulesOf } from '../../module/module.js';
 import { printResult, progressFor, table } from '../context.js';
 
-/** `loopanic kernel ls`: the catalogue, and what of it is on this host. */
+/** `loopanic kernel ls`: the catalogue, what of it is on this host, and what was added. */
 export async function kernelList(args: { json: boolean }): Promise<number> {
+  const known = await catalogue();
+  const ids = [...new Set([...Object.keys(known), ...(await presentIds())])];
   const rows = await Promise.all(
-    Object.entries(await catalogue()).map(async ([id, entry]) => {
+    ids.map(async (id) => {
       const kernel = await presentKernel(id);
+      const entry = known[id];
       return {
         id,
-        origin: entry.origin,
-        summary: entry.summary,
+        origin: kernel?.origin ?? entry?.origin ?? 'damaged',
+        summary: entry?.summary ?? 'added by hand',
+        stock: entry?.stock ?? null,
         present: kernel !== null,
         release: kernel?.release ?? null,
-        version: kernel?.version ?? null,
+        version: kernel?.version ?? (entry?.origin === 'rpm' ? entry.version : null),
+        compiler: kernel?.compiler ?? null,
+        hardenedUsercopy: kernel?.profile.hardenedUsercopyBuilt ?? null,
         debugInfo: kernel ? (await debugVmlinux(kernel)) !== null : null,
-        hardenedUsercopy: kernel ? (await configOption(kernel, 'HARDENED_USERCOPY')) === 'y' : null,
+        modules: kernel ? await modulesOf(kernel) : [],
+        unfit: kernel?.profile.unfit ?? [],
+        packages: kernel?.packages ?? [],
       };
     }),
   );
   printResult(args.json, rows, () =>
     table([
-      ['KERNEL', 'RELEASE', 'VERSION', 'HARDENED USERCOPY', 'DEBUG INFO', 'SUMMARY'],
+      ['KERNEL', 'ORIGIN', 'RELEASE', 'HARDENED USERCOPY', 'DEBUG INFO', 'MODULES', 'SUMMARY'],
       ...rows.map((row) => [
         row.id,
-        row.release ?? 'not fetched',
-        row.version ?? '-',
+        row.origin,
+        row.release ?? (row.origin === 'damaged' ? 'damaged' : 'not fetched'),
         yesNo(row.hardenedUsercopy),
         yesNo(row.debugInfo),
+        row.modules.join(' ') || '-',
         row.summary,
       ]),
     ]),
   );
-  return 0;
+  return EXIT.ok;
 }
 
-/** `loopanic kernel fetch ID`: the newest version that the catalogue's suite has. */
-export async function kernelFetch(args: { id: string; json: boolean }): Promise<number> {
-  const kernel = await fetchKernel(args.id, progressFor());
-  const { id, release, version, packages } = kernel;
-  printResult(args.json, { id, release, version, packages }, () => [`${id}: ${release} (${version})`]);
-  return 0;
+/** `loopanic kernel fetch ID`: the newest version that the catalogue's suite has, or the packages that its entry names. */
+export async function kernelFetch(args: { id: string; verify: boolean; json: boolean }): Promise<number> {
+  return printKernel(args.json, await fetchKernel(args.id, progressFor(), args.verify));
+}
+
+export interface KernelAddArgs {
+  files: string[];
+  devel: string[];
+  source?: string | undefined;
+  debuginfo?: string | undefined;
+  id?: string | undefined;
+  key?: string | undefined;
+  verify: boolean;
+  force: boolean;
+  json: boolean;
+}
+
+/** `loopanic kernel add FILE...`: a kernel that is on disk already. */
+export async function kernelAdd({ json, ...request }: KernelAddArgs): Promise<number> {
+  return printKernel(json, await addKernel(request, progressFor()));
+}
+
+/** `loopanic kernel rm ID`. */
+export async function kernelRemove(args: { id: string; json: boolean }): Promise<number> {
+  await removeKernel(args.id);
+  printResult(args.json, { id: args.id, removed: true }, () => [`${args.id}: removed`]);
+  return EXIT.ok;
 }
 
 /** `loopanic kernel debuginfo ID`: what the analysis of dumps needs. */
@@ -50,7 +85,28 @@ export async function kernelDebugInfo(args: { id: string; json: boolean }): Prom
   const vmlinux = await ensureDebugInfo(kernel, progressFor());
   const { id, release, version } = kernel;
   printResult(args.json, { id, release, version, vmlinux }, () => [`${id}: ${vmlinux}`]);
-  return 0;
+  return EXIT.ok;
+}
+
+function printKernel(json: boolean, kernel: Kernel): number {
+  const { id, origin, release, version, compiler, packages, profile } = kernel;
+  const document = {
+    id,
+    origin,
+    release,
+    version,
+    compiler,
+    packages,
+    unfit: profile.unfit,
+    notes: profile.notes,
+  };
+  printResult(json, document, () => [
+    `${id}: ${release} (${version})${compiler === null ? '' : `, modules built with ${compiler}`}`,
+    ...packages.map(
+      ({ name, version: of, signature }) => `  ${name} ${of}${signature ? `: ${signature}` : ''}`,
+    ),
+  ]);
+  return EXIT.ok;
 }
 
 function yesNo(value: boolean | null): string {

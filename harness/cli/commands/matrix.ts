@@ -1,3 +1,4 @@
+import type { BuildOptions } from '../../module/build.js';
 import { loadMatrix } from '../../scenario/load-matrix.js';
 import type { KeepDumps } from '../../session/after-crash.js';
 import { executeRun } from '../../session/execute.js';
@@ -6,7 +7,7 @@ import type { Accel } from '../../vm/qemu-args.js';
 import { type Context, progressFor } from '../context.js';
 import { exitCodeOf, printRun } from '../run-output.js';
 
-export interface MatrixArgs {
+export interface MatrixArgs extends BuildOptions {
   file: string;
   image: string;
   trials: number;
@@ -21,7 +22,7 @@ export interface MatrixArgs {
 export async function matrix(args: MatrixArgs, { signal }: Context): Promise<number> {
   const { cells } = await loadMatrix(args.file);
   const { image, trials, dump, keepDumps, results, accel } = args;
-  const request = { command: 'matrix', cells, image, trials, dump, keepDumps, results, accel };
+  const request = { command: 'matrix', cells, image, trials, dump, keepDumps, results, accel, build: args };
   const result = await executeRun(request, signal, progressFor());
   printRun(args.json, result);
   return exitCodeOf(result.document);

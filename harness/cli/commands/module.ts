@@ -1,6 +1,8 @@
-import { ensureKernel } from '../../kernel/catalogue.js';
-import { ensureModule, variants } from '../../module/module.js';
-import { printResult, progressFor, table } from '../context.js';
+import { EXIT, UsageError } from '../../base/errors.js';
+import { ensureKernel } from '../../kernel/fetch.js';
+import type { BuildOptions } from '../../module/build.js';
+import { ensureModule, type Module, type NamedModule, nameModule, variants } from '../../module/module.js';
+import { type Context, printResult, progressFor, table } from '../context.js';
 
 /** `loopanic module ls`: what can stand in for libiscsi_tcp.ko. */
 export async function moduleList(args: { json: boolean }): Promise<number> {
@@ -9,25 +11,53 @@ export async function moduleList(args: { json: boolean }): Promise<number> {
   printResult(args.json, rows, () =>
     table([['MODULE', 'SUMMARY'], ...rows.map((row) => [row.id, row.summary])]),
   );
-  return 0;
+  return EXIT.ok;
 }
 
-/** `loopanic module build --kernel ID [NAME...]`: builds variants (all of them if none is named) for one kernel. */
-export async function moduleBuild(args: { kernel: string; names: string[]; json: boolean }): Promise<number> {
+export interface ModuleBuildArgs extends BuildOptions {
+  kernel: string;
+  names: string[];
+  patch?: string | undefined;
+  source?: string | undefined;
+  ko?: string | undefined;
+  name?: string | undefined;
+  json: boolean;
+}
+
+/** `loopanic module build --kernel ID`: builds variants (all of them if none is named) for one kernel, or a module of the user's under a name. */
+export async function moduleBuild(args: ModuleBuildArgs, { signal }: Context): Promise<number> {
+  const own = ownModule(args);
   const progress = progressFor();
   const names = args.names.length > 0 ? args.names : Object.keys(await variants());
-  const work = async () => {
-    const kernel = await ensureKernel(args.kernel, progress);
-    const built = [];
-    for (const name of names) {
-      const { id, file, info } = await ensureModule(name, kernel, progress);
-      built.push({ id, kernel: kernel.id, release: kernel.release, file, ...info });
-    }
-    return built;
-  };
-  const built = await work();
+  const kernel = await ensureKernel(args.kernel, progress);
+  const made: Module[] = [];
+  if (own) made.push(await nameModule(own, kernel, progress, args, signal));
+  else for (const name of names) made.push(await ensureModule(name, kernel, progress, args, signal));
+  const built = made.map(({ id, file, info }) => ({
+    id,
+    kernel: kernel.id,
+    release: kernel.release,
+    file,
+    ...info,
+  }));
   printResult(args.json, built, () =>
     table(built.map((row) => [row.id, row.kernel, row.srcversion ?? row.buildId ?? '-', row.file])),
   );
-  return 0;
+  return EXIT.ok;
+}
+
+function ownModule({ names, patch, source, ko, name }: ModuleBuildArgs): NamedModule | null {
+  const from = [
+    patch !== undefined && { patch },
+    source !== undefined && { source },
+    ko !== undefined && { ko },
+  ].filter((entry) => entry !== false);
+  const [only] = from;
+  if (!only && name === undefined) return null;
+  if (!only || from.length > 1 || name === undefined || names.length > 0)
+    throw new UsageError(
+      'bad-usage',
+      'a module of your own takes --name and one of --patch, --source and --ko, and no names of variants',
+    );
+  return { name, from: only };
 }

@@ -2,6 +2,7 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { UsageError } from '../../base/errors.js';
 import { writeFileAtomic } from '../../base/files.js';
+import type { BuildOptions } from '../../module/build.js';
 import type { Scenario } from '../../scenario/scenario-schema.js';
 import type { KeepDumps } from '../../session/after-crash.js';
 import { executeRun } from '../../session/execute.js';
@@ -12,7 +13,7 @@ import { GuestShell } from '../../vm/ssh.js';
 import { type Context, progressFor } from '../context.js';
 import { exitCodeOf, printRun } from '../run-output.js';
 
-export interface RunArgs {
+export interface RunArgs extends BuildOptions {
   scenario: string;
   kernel: string;
   module: string;
@@ -48,6 +49,7 @@ export async function run(args: RunArgs, { signal }: Context): Promise<number> {
       keepDumps: args.keepDumps,
       results: args.results,
       accel: args.accel,
+      build: args,
       ...(args.seed === undefined ? {} : { seed: args.seed }),
       ...(hardenedUsercopy
         ? {

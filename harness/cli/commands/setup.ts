@@ -6,16 +6,21 @@ import { findProgram, libraries, tools } from '../../host/tools.js';
 import { ensureModulesArchives } from '../../image/kernel-modules.js';
 import { ensureUserland } from '../../image/userland.js';
 import { ensureBuildTree } from '../../kernel/build-tree.js';
-import { ensureKernel } from '../../kernel/catalogue.js';
+import { ensureKernel } from '../../kernel/fetch.js';
 import { chooseAccel } from '../../vm/accel.js';
 import { printResult, progressFor } from '../context.js';
 
 /** `loopanic setup`: host packages, default kernel and default image. Safe to repeat. */
-export async function setup(args: { kernel: string; image: string; json: boolean }): Promise<number> {
+export async function setup(args: {
+  kernel: string;
+  image: string;
+  docker: boolean;
+  json: boolean;
+}): Promise<number> {
   const progress = progressFor();
   const work = async () => {
     await sweepScratch();
-    const installed = await installPackages(progress);
+    const installed = await installPackages(progress, args.docker);
     const userland = await ensureUserland(args.image, progress);
     const kernel = await ensureKernel(args.kernel, progress);
     await ensureModulesArchives(kernel);
@@ -35,13 +40,14 @@ export async function setup(args: { kernel: string; image: string; json: boolean
   return EXIT.ok;
 }
 
-async function installPackages(progress: Progress): Promise<string[]> {
+async function installPackages(progress: Progress, docker: boolean): Promise<string[]> {
   const missing: { debian: string; fedora: string }[] = [];
   // Optional tools too: setup is what a user runs to have everything.
   for (const tool of tools) if (!(await findProgram(tool.program))) missing.push(tool);
   const packages = new Set(missing.map((tool) => tool.debian));
   if (await findProgram('apt-get'))
     for (const library of libraries) if (!(await exists(library.file))) packages.add(library.debian);
+  if (docker && !(await findProgram('dockerd'))) packages.add('docker.io');
   if (packages.size === 0) return [];
   const names = [...packages];
   const apt = await findProgram('apt-get');

@@ -6,7 +6,7 @@ import { packageRoot, scenariosDir } from '../../base/paths.js';
 import { silentProgress } from '../../base/progress.js';
 import { type Analysis, analysisSchema } from '../../forensics/analysis-schema.js';
 import { ensureBuildTree } from '../../kernel/build-tree.js';
-import { ensureKernel } from '../../kernel/catalogue.js';
+import { ensureKernel } from '../../kernel/fetch.js';
 import { dumpSchema } from '../../outcome/dump-schema.js';
 import { type RunDocument, runSchema } from '../../results/run-schema.js';
 import { loopanic } from '../support/cli.js';

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
 import { isAlive } from '../../base/files.js';
-import { presentKernel } from '../../kernel/catalogue.js';
+import { presentKernel } from '../../kernel/store.js';
 import { runSchema } from '../../results/run-schema.js';
 import { loopanic, startLoopanic } from '../support/cli.js';
 import { tempDir } from '../support/files.js';

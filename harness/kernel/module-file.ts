@@ -9,6 +9,8 @@ export interface ModuleInfo {
   srcversion: string | null;
   /** GNU build id, hex, if it has one. */
   buildId: string | null;
+  /** What compiled it, such as "gcc 4.8.5", if it says so. */
+  compiler: string | null;
 }
 
 /**
@@ -46,11 +48,26 @@ function parse(data: Buffer, refuse: (why: string) => UsageError): ModuleInfo {
   if (vermagic === undefined) throw refuse('its .modinfo has no vermagic');
   const note = sections.get('.note.gnu.build-id');
   return {
-    name: fields.get('name') ?? '',
+    name: fields.get('name') ?? nameInside(sections.get('.gnu.linkonce.this_module')),
     vermagic: vermagic.trim(),
     srcversion: fields.get('srcversion') ?? null,
     buildId: note ? note.subarray(note.length - 20).toString('hex') : null,
+    compiler: compilerOf(sections.get('.comment')?.toString('latin1') ?? ''),
   };
+}
+
+/** Modules before 4.10 do not name themselves in .modinfo: the name is in their struct module, after the state and the list links. */
+function nameInside(self: Buffer | undefined): string {
+  const NAME = 24;
+  if (!self || self.length < NAME + 56) return '';
+  return self.toString('latin1', NAME, self.indexOf(0, NAME));
+}
+
+/** From a .comment section: `GCC: (Debian 12.2.0-14) 12.2.0`, `Debian clang version 14.0.6`. */
+function compilerOf(comment: string): string | null {
+  const gcc = /GCC: \(.*?\) (\d+\.\d+(?:\.\d+)?)/.exec(comment)?.[1];
+  const clang = /clang version (\d+[\d.]*)/.exec(comment)?.[1];
+  return gcc !== undefined ? `gcc ${gcc}` : clang !== undefined ? `clang ${clang}` : null;
 }
 
 function sectionTable(data: Buffer): Map<string, Buffer> {

@@ -1,0 +1,100 @@
+import { readFile } from 'node:fs/promises';
+
+/** What a kernel can do and how it wants to be treated, from its own release and configuration. The one place that knows kernels apart. */
+export interface KernelProfile {
+  hardenedUsercopyBuilt: boolean;
+  /** New slabs hand out their objects in an order drawn once per boot, so the workload has to deal free lists anew. */
+  freelistRandom: boolean;
+  /** It can load a crash kernel, and be one. */
+  kdump: boolean;
+  /** Memory kept for its crash kernel if the scenario does not say. */
+  crashkernelMiB: number;
+  /** Modules that its guest must load, in this order. Built-in ones need no file. */
+  modules: readonly string[];
+  /** Modules that its guest loads first if they exist: providers that others ask for by alias, which no dependency names. */
+  optionalModules: readonly string[];
+  /** Modules that its crash kernel loads (vm-images/capture/init). */
+  captureModules: readonly string[];
+  /** Why it cannot show the bug; empty if it can. */
+  unfit: readonly string[];
+  /** What it lacks beside: nothing that a verdict rests on. */
+  notes: readonly string[];
+}
+
+// XFS and libcrc32c ask for crc32c, sd_mod for crct10dif; qemu_fw_cfg carries vmcoreinfo for dumps that QEMU takes.
+const optionalModules = [
+  ...['crc32c_generic', 'crc32c', 'crct10dif_generic', 'crct10dif_common', 'qemu_fw_cfg'],
+];
+const guestModules = ['virtio_pci', 'virtio_blk', 'virtio_net', 'sd_mod', 'iscsi_tcp', 'xfs'];
+const captureModules = ['virtio_pci', 'virtio_console'];
+
+/** Options without which a guest cannot boot, be watched, or try the bug, and what each is for. */
+const wanted: [option: string, modular: boolean, purpose: string][] = [
+  ['HARDENED_USERCOPY', false, 'the check that panics'],
+  ['ISCSI_TCP', true, "the initiator's iscsi_tcp and libiscsi_tcp"],
+  ['XFS_FS', true, 'XFS'],
+  ['SLUB', false, 'SLUB, whose kmalloc objects the signature names'],
+  ['VIRTIO_PCI', true, "the guest's devices"],
+  ['VIRTIO_BLK', true, "the LUN's disk"],
+  ['BLK_DEV_SD', true, 'SCSI disks'],
+  ['BLK_DEV_INITRD', false, 'an initramfs'],
+  ['DEVTMPFS', false, '/dev'],
+  ['SERIAL_8250_CONSOLE', false, 'the serial console, which outcomes are read from'],
+  ['EVENT_TRACING', false, "block_rq_issue events, a survivor's proof of work"],
+];
+
+/** The profile of a kernel, from `uname -r` and its configuration file. */
+export async function kernelProfile(release: string, configFile: string): Promise<KernelProfile> {
+  const config = await readConfig(configFile);
+  const has = (option: string, modular = false): boolean =>
+    config.get(option) === 'y' || (modular && config.get(option) === 'm');
+  const unfit = wanted
+    .filter(([option, modular]) => !has(option, modular))
+    .map(([option, , purpose]) =>
+      `CONFIG_${option} is not set: no ${purpose}`.replace('no the ', 'without the '),
+    );
+  if (config.get('ISCSI_TCP') === 'y')
+    unfit.push('CONFIG_ISCSI_TCP=y: libiscsi_tcp is built in, so nothing can stand in for it');
+  const kdump = has('CRASH_DUMP') && has('KEXEC') && has('PROC_VMCORE') && has('VIRTIO_CONSOLE', true);
+  return {
+    hardenedUsercopyBuilt: has('HARDENED_USERCOPY'),
+    freelistRandom: has('SLAB_FREELIST_RANDOM'),
+    kdump,
+    crashkernelMiB: releaseAtLeast(release, 4, 0) ? 192 : 160,
+    modules: guestModules,
+    optionalModules,
+    captureModules,
+    unfit,
+    notes: kdump ? [] : ['no CRASH_DUMP, KEXEC, PROC_VMCORE or VIRTIO_CONSOLE: dumps are taken by QEMU only'],
+  };
+}
+
+/** True if a kernel release (`uname -r`) is version `major.minor` or later. */
+export function releaseAtLeast(release: string, major: number, minor: number): boolean {
+  const [a = 0, b = 0] = release.split('.').map((part) => Number.parseInt(part, 10));
+  return a > major || (a === major && b >= minor);
+}
+
+/** Options for mkfs.xfs that a kernel release can mount, beside geometry. `mkfsVersion` is the host's, as [major, minor]. */
+export function xfsFeatures(release: string, mkfsVersion: readonly [number, number]): string[] {
+  const kernelHas = (a: number, b: number): string => (releaseAtLeast(release, a, b) ? '1' : '0');
+  const mkfsHas = (a: number, b: number): boolean =>
+    mkfsVersion[0] > a || (mkfsVersion[0] === a && mkfsVersion[1] >= b);
+  const meta = [
+    'crc=1',
+    `finobt=${kernelHas(3, 16)}`,
+    'rmapbt=0',
+    `reflink=${kernelHas(4, 16)}`,
+    ...(mkfsHas(5, 10) ? [`bigtime=${kernelHas(5, 10)}`, `inobtcount=${kernelHas(5, 10)}`] : []),
+  ];
+  const inode = [`sparse=${kernelHas(4, 10)}`, ...(mkfsHas(5, 19) ? ['nrext64=0'] : [])];
+  return ['-m', meta.join(','), '-i', inode.join(',')];
+}
+
+/** A kernel's configuration: value of each option (without the CONFIG_ prefix) that is set. */
+async function readConfig(file: string): Promise<ReadonlyMap<string, string>> {
+  const options = new Map<string, string>();
+  for (const [, name = '', value = ''] of (await readFile(file, 'utf8')).matchAll(/^CONFIG_(\w+)=(.*)$/gm))
+    options.set(name, value);
+  return options;
+}

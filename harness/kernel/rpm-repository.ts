@@ -1,0 +1,208 @@
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { mkdir, rename, rm, stat } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import { createGunzip } from 'node:zlib';
+import { execa } from 'execa';
+import sax from 'sax';
+import { InfraError } from '../base/errors.js';
+import { contentKey, scratchDir } from '../base/files.js';
+import { cacheDir } from '../base/paths.js';
+import { needProgram } from '../host/tools.js';
+import { mirrorOf, type PackageRef } from './catalogue.js';
+import { requireSigned } from './rpm.js';
+
+interface Checksum {
+  /** As repodata names it: sha256, sha, … */
+  type: string;
+  value: string;
+}
+interface RepositoryFile extends Checksum {
+  path: string;
+  bytes: number | null;
+}
+
+/** Seconds without a byte after which a download has failed. */
+const STALL_SECONDS = 60;
+const MIB = 2 ** 20;
+
+/** A downloaded RPM, and what vouches for it. */
+export interface DownloadedRpm {
+  file: string;
+  sha256: string;
+  signature: string;
+}
+
+/**
+ * Downloads a package into `dir`: resumes what an earlier command began, then compares it with the repository's metadata and checks its signature
+ * against the mirror's key. `verify` false does neither. Throws InfraError if it cannot be had or is not what the repository says, UsageError for a bad signature.
+ */
+export async function downloadRpm(
+  ref: PackageRef,
+  dir: string,
+  update: (text: string) => void,
+  verify = true,
+): Promise<DownloadedRpm> {
+  const mirror = await mirrorOf(ref);
+  const name = basename(ref.path);
+  const repo = `${mirror.url}/${ref.repo}`;
+  const url = `${repo}/${ref.path}`;
+  let expected: RepositoryFile | null = null;
+  if (verify) {
+    update(`reading the repository's metadata for ${name}`);
+    expected = await findPackage(repo, ref.path);
+  }
+  const parts = cacheDir('downloads');
+  await mkdir(parts, { recursive: true, mode: 0o700 });
+  const part = join(parts, `${contentKey(url, expected?.value ?? '')}-${name}.part`);
+  await download(url, part, expected?.bytes ?? null, (text) => update(`downloading ${name}${text}`));
+  if (expected) {
+    update(`checking ${name}`);
+    const found = await digest(part, expected.type);
+    if (found !== expected.value) {
+      await rm(part);
+      throw new InfraError(
+        'bad-checksum',
+        `${url}: its ${expected.type} is ${found}, the repository's metadata says ${expected.value}: it was discarded`,
+      );
+    }
+  }
+  const file = join(dir, name);
+  await mkdir(dir, { recursive: true });
+  await rename(part, file);
+  const signature = verify ? await requireSigned(file, [mirror.key]) : 'not verified (--no-verify)';
+  return { file, sha256: await digest(file, 'sha256'), signature };
+}
+
+async function download(
+  url: string,
+  part: string,
+  bytes: number | null,
+  update: (text: string) => void,
+): Promise<void> {
+  const size = (): Promise<number> =>
+    stat(part).then(
+      (info) => info.size,
+      () => 0,
+    );
+  if (bytes !== null && (await size()) === bytes) return;
+  const timer = setInterval(async () => {
+    const total = bytes === null ? '' : ` of ${(bytes / MIB).toFixed(0)}`;
+    update(`, ${((await size()) / MIB).toFixed(0)}${total} MiB`);
+  }, 500);
+  try {
+    const done = await execa(
+      await needProgram('curl'),
+      [
+        ...['--fail', '--location', '--silent', '--show-error', '--continue-at', '-', '--retry', '2'],
+        ...[
+          '--connect-timeout',
+          String(STALL_SECONDS),
+          '--speed-limit',
+          '1',
+          '--speed-time',
+          String(STALL_SECONDS),
+        ],
+        ...['--output', part, url],
+      ],
+      { reject: false },
+    );
+    if (done.failed) {
+      const words =
+        done.stderr
+          .trim()
+          .split('\n')
+          .at(-1)
+          ?.replace(/^curl: /, '') || done.shortMessage;
+      throw new InfraError(
+        'download-failed',
+        `${url}: ${words}; run the same command again to go on from here`,
+      );
+    }
+  } finally {
+    clearInterval(timer);
+  }
+}
+
+const metadata = new Map<string, Promise<Map<string, RepositoryFile>>>();
+
+/** What a repository's metadata says of one of its packages. */
+async function findPackage(repo: string, path: string): Promise<RepositoryFile> {
+  let packages = metadata.get(repo);
+  if (!packages) {
+    packages = readMetadata(repo);
+    packages.catch(() => {});
+    metadata.set(repo, packages);
+  }
+  const found = (await packages).get(path);
+  if (!found) throw new InfraError('not-in-repository', `${repo}: its metadata names no ${path}`);
+  return found;
+}
+
+/** repodata/repomd.xml names primary.xml.gz with its checksum; that names every package with its own. */
+async function readMetadata(repo: string): Promise<Map<string, RepositoryFile>> {
+  await using scratch = await scratchDir('repodata');
+  const get = async (path: string, name: string): Promise<string> => {
+    const file = join(scratch.path, name);
+    await download(`${repo}/${path}`, file, null, () => {});
+    return file;
+  };
+  const index = await get('repodata/repomd.xml', 'repomd.xml');
+  const parts = await parse(index, false, 'data', (attributes) => attributes.type === 'primary');
+  const [primary] = [...parts.values()];
+  if (!primary?.path.endsWith('.gz'))
+    throw new InfraError('odd-repository', `${repo}: its repomd.xml names no primary.xml.gz`);
+  const list = await get(primary.path, 'primary.xml.gz');
+  const found = await digest(list, primary.type);
+  if (found !== primary.value)
+    throw new InfraError(
+      'bad-checksum',
+      `${repo}/${primary.path}: its ${primary.type} is not what repomd.xml says`,
+    );
+  return parse(list, true, 'package', () => true);
+}
+
+/** Elements `<ELEMENT><checksum type>…</checksum><location href/><size package/></ELEMENT>` of a metadata file, by href. */
+async function parse(
+  file: string,
+  gzipped: boolean,
+  element: string,
+  wanted: (attributes: Record<string, string>) => boolean,
+): Promise<Map<string, RepositoryFile>> {
+  const found = new Map<string, RepositoryFile>();
+  const parser = sax.createStream(true, { trim: true });
+  let current: (Checksum & { path: string; bytes: number | null }) | null = null;
+  let inChecksum = false;
+  parser.on('opentag', ({ name, attributes }) => {
+    const given = attributes as Record<string, string>;
+    if (name === element) current = wanted(given) ? { type: '', value: '', path: '', bytes: null } : null;
+    if (!current) return;
+    if (name === 'checksum') {
+      inChecksum = true;
+      current.type = given.type ?? '';
+    } else if (name === 'location') current.path = given.href ?? '';
+    else if (name === 'size' && given.package !== undefined) current.bytes = Number(given.package);
+  });
+  parser.on('text', (text) => {
+    if (current && inChecksum) current.value = text;
+  });
+  parser.on('closetag', (name) => {
+    if (name === 'checksum') inChecksum = false;
+    if (name === element && current) found.set(current.path, current);
+  });
+  try {
+    const sink = parser as unknown as NodeJS.WritableStream;
+    if (gzipped) await pipeline(createReadStream(file), createGunzip(), sink);
+    else await pipeline(createReadStream(file), sink);
+  } catch (error) {
+    throw new InfraError('odd-repository', `${basename(file)}: is not repository metadata`, error);
+  }
+  return found;
+}
+
+async function digest(file: string, type: string): Promise<string> {
+  const hash = createHash(type === 'sha' ? 'sha1' : type);
+  await pipeline(createReadStream(file), hash);
+  return hash.digest('hex');
+}

@@ -1,0 +1,56 @@
+import { join, relative } from 'node:path';
+import type { BuildTree } from '../kernel/build-tree.js';
+import type { Kernel } from '../kernel/kernel.js';
+
+/** What a build gets: folders on this host, and arguments of make that differ by place. */
+export interface BuildJob {
+  kernel: Kernel;
+  tree: BuildTree;
+  /** libiscsi_tcp.c, iscsi_tcp.h and a Makefile; read only. */
+  source: string;
+  /** Where libiscsi_tcp.ko is to be left. */
+  out: string;
+  seconds: number;
+  update: (text: string) => void;
+}
+
+/** How a build ended. */
+export interface BuildResult {
+  failed: boolean;
+  output: string;
+  /** What stopped it, if that was not make itself. */
+  why?: string;
+}
+
+/** Where a build takes place, as make sees it. */
+interface BuildPlace {
+  headers: string;
+  root: string;
+  dir: string;
+  cc: string;
+  /** Of gcc. */
+  version: string;
+}
+
+/**
+ * Arguments of make for one module outside the kernel's tree. The names of the folders are mapped away, so that equal sources give equal modules wherever
+ * they are built.
+ */
+export function makeArguments({ headers, root, dir, cc, version }: BuildPlace): string[] {
+  const option = Number.parseInt(version, 10) >= 8 ? '-ffile-prefix-map' : '-fdebug-prefix-map';
+  const flags = [`${option}=${dir}=module`, `${option}=${root}=kernel`];
+  return [
+    ...['-C', headers, `M=${dir}`, `CC=${cc}`, `KCFLAGS=${flags.join(' ')}`],
+    ...['CONFIG_MODULE_SRCVERSION_ALL=y', 'modules'],
+  ];
+}
+
+/** The headers' folder as seen from a tree that is mounted elsewhere. */
+export function headersBelow(tree: BuildTree, mount: string): string {
+  return join(mount, relative(tree.root, tree.headers));
+}
+
+/** Exit codes of timeout(1) when it had to stop its command. */
+export function timedOut(exitCode: number | null | undefined, seconds: number): { why?: string } {
+  return exitCode === 124 || exitCode === 137 ? { why: `stopped after ${seconds} s (--build-seconds)` } : {};
+}
