@@ -21,6 +21,7 @@ import { moduleBuild, moduleList } from './commands/module.js';
 import { run } from './commands/run.js';
 import { scenarioList, scenarioShow } from './commands/scenario.js';
 import { setup } from './commands/setup.js';
+import { validate } from './commands/validate.js';
 import { buildOptions, type Context, globalOptions, STDIN } from './context.js';
 
 const abort = new AbortController();
@@ -82,6 +83,11 @@ const verify = {
   describe: 'check packages; --no-verify takes them as they are',
 } as const;
 const oneEach = { type: 'string', array: true, nargs: 1 } as const;
+const retries = {
+  type: 'number',
+  default: 2,
+  describe: 'trials of a cell that may fail around the guest (infra-error, no-boot) and are tried again',
+} as const;
 const trials = { type: 'number', default: 1, describe: 'boots of each cell' } as const;
 
 const parser = globalOptions(yargs(argv))
@@ -145,6 +151,36 @@ const parser = globalOptions(yargs(argv))
           describe: 'show the serial console live, on stderr',
         }),
     doesOwnCleanup(run),
+  )
+  .command(
+    'validate',
+    'is this module a fix? the positive control, then the module until the confidence is reached',
+    (y) =>
+      buildOptions(y)
+        .option('kernel', kernel)
+        .option('module', {
+          type: 'string',
+          demandOption: true,
+          describe:
+            'module id (loopanic module ls), name (module build --name), or path of a .ko or a .patch',
+        })
+        .option('control', {
+          type: 'string',
+          describe: 'module that must panic; default: unpatched, or stock where that cannot be built',
+        })
+        .option('scenario', { type: 'string', default: 'xfs-loopback', describe: 'name or YAML file' })
+        .option('confidence', {
+          type: 'number',
+          default: 0.99,
+          describe: 'probability with which a module as bad as the control is to be caught',
+        })
+        .option('image', image)
+        .option('trials', { ...trials, default: 5, describe: 'boots of the positive control' })
+        .option('retries', retries)
+        .option('dump', dump)
+        .option('keep-dumps', { ...keepDumps, default: 'first' as const })
+        .option('seed', { type: 'number', describe: "repeats the trials' random choices" }),
+    doesOwnCleanup(validate),
   )
   .command(
     'matrix <file>',

@@ -9,14 +9,15 @@ export function printRun(json: boolean, { document, folder }: RunResult): void {
   printResult(json, document, () => [...document.cells.flatMap(cellLines), `results: ${folder}`]);
 }
 
-function cellLines(cell: RunCell): string[] {
+/** What people are told of a cell. */
+export function cellLines(cell: RunCell): string[] {
   const name = `${cell.kernel} ${cell.module} ${cell.scenario}`;
   const lines = cell.trials.map((trial) => `${name}: ${trialLine(trial)}`);
   const expectation =
     cell.expected && contradicts(cell)
       ? `; expected ${cell.expected.verdict} (${cell.expected.why}): CONTRADICTED`
       : '';
-  if (cell.trials.length !== 1 || expectation || cell.verdict === 'inconclusive' || cell.verdict === null)
+  if (cell.trials.length !== 1 || expectation || (cell.verdict !== 'panics' && cell.verdict !== 'clean'))
     lines.push(`${name}: verdict ${cell.verdict ?? 'none'}: ${cell.reason}${expectation}`);
   for (const { analysis, dump } of cell.trials) {
     if (dump)

@@ -86,7 +86,7 @@ export async function addKernel(request: AddRequest, progress: Progress): Promis
     if (debuginfo !== undefined) await layOutDebugInfo(join(out, 'debug'), debuginfo, found.release, update);
     const version = packages[0]?.version || found.release;
     const key = `${version.replace(/[^\w.+~-]/g, '_')}-${contentKey(...packages.map(({ sha256 = '' }) => sha256), origin === 'directory' ? await treeKey(out) : '')}`;
-    return storeKernel(out, key, {
+    return await storeKernel(out, key, {
       id: await chooseId(request.id, found.release),
       origin,
       ...found,

@@ -24,7 +24,7 @@ export async function fetchDebianKernel(
   const out = join(scratch.path, 'out');
   await unpackPackage(deb, out);
   const found = await layOut(out, wanted.name, update);
-  return storeKernel(out, wanted.version, {
+  return await storeKernel(out, wanted.version, {
     id,
     origin: 'debian',
     ...found,

@@ -75,7 +75,7 @@ async function fetchRpmKernel(
       return { name, version, sha256, signature };
     }),
   );
-  return storeKernel(out, key, {
+  return await storeKernel(out, key, {
     id,
     origin: 'rpm',
     ...found,

@@ -85,16 +85,24 @@ export async function requireSigned(path: string, keys: readonly SigningKey[]): 
   throw new UsageError('bad-signature', `${basename(path)} ${why}; --no-verify would use it all the same`);
 }
 
+/** Throws UsageError if a key file is not exactly the key that it should be. */
+export async function requireKey(key: SigningKey): Promise<void> {
+  await using home = await scratchDir('gnupg');
+  await checkKey(key, home.path);
+}
+
 async function checkKey({ name, file, fingerprint }: SigningKey, home: string): Promise<void> {
   const args = ['--homedir', home, '--batch', '--no-options', '--show-keys', '--with-colons', file];
   const text = await command(await needProgram('gpg'), args).catch((error: unknown) => {
     throw new UsageError('bad-key', `${file}: is not an OpenPGP public key`, error);
   });
-  const found = /^pub:[\s\S]*?^fpr:+([0-9A-F]{40}):/m.exec(text)?.[1];
-  if (!found) throw new UsageError('bad-key', `${file}: holds no OpenPGP public key`);
-  if (fingerprint !== null && found !== fingerprint)
+  const found = [...text.matchAll(/^pub:[^\n]*\nfpr:+([0-9A-F]{40}):/gm)].map(([, print]) => print ?? '');
+  if (found.length === 0) throw new UsageError('bad-key', `${file}: holds no OpenPGP public key`);
+  // A second key in the file would vouch as well.
+  const odd = fingerprint === null ? undefined : found.find((print) => print !== fingerprint);
+  if (odd !== undefined)
     throw new UsageError(
       'bad-key',
-      `${file}: is not ${name}'s key: its fingerprint is ${found}, not ${fingerprint}`,
+      `${file}: is not ${name}'s key alone: it holds ${odd}, and should hold ${fingerprint} only`,
     );
 }

@@ -87,22 +87,22 @@ async function runBuild(
   const place = {
     headers: headersBelow(tree, '/kernel'),
     root: '/kernel',
-    dir: '/build',
+    dir: '/tmp/build',
     cc: 'gcc',
     version,
   };
   const container = await docker.createContainer({
     Image: image,
     User: `${uid}:${uid}`,
-    Env: ['LC_ALL=C', 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', 'HOME=/build'],
-    WorkingDir: '/build',
+    Env: ['LC_ALL=C', 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', 'HOME=/tmp'],
+    WorkingDir: '/tmp',
     Labels: { loopanic: 'build' },
     Entrypoint: [],
     Cmd: [
       ...[
         '/bin/sh',
         '-c',
-        'cp /source/* /build/ && timeout -k 5 "$0" make "$@" && cp /build/libiscsi_tcp.ko /out/',
+        'gcc --version | head -n 1 && mkdir /tmp/build && cp /source/* /tmp/build/ && timeout -k 5 "$0" make "$@" && cp /tmp/build/libiscsi_tcp.ko /out/',
       ],
       ...[String(seconds), ...makeArguments(place)],
     ],
@@ -113,7 +113,7 @@ async function runBuild(
       NetworkMode: 'none',
       ReadonlyRootfs: true,
       Binds: [`${tree.root}:/kernel:ro`, `${source}:/source:ro`, `${out}:/out:rw`],
-      Tmpfs: { '/build': 'rw,exec,size=256m,mode=1777', '/tmp': 'rw,exec,size=256m,mode=1777' },
+      Tmpfs: { '/tmp': 'rw,exec,size=512m,mode=1777' },
       Memory: MEMORY_MIB * MIB,
       PidsLimit: 512,
       CapDrop: ['ALL'],

@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { kernelPackageSchema } from '../kernel/kernel.js';
 import { outcomeSchema } from '../outcome/outcome-schema.js';
 import { verdictSchema } from '../scenario/load-matrix.js';
 
@@ -9,13 +10,34 @@ const cellSchema = z.object({
   verdict: verdictSchema.nullable().describe('null while the cell has not been judged'),
   reason: z.string().describe('one line: what the verdict rests on'),
   warnings: z.array(z.string()).describe('what a reader must know before trusting the verdict'),
+  control: z
+    .object({ kernel: z.string(), module: z.string(), scenario: z.string() })
+    .nullable()
+    .describe('its positive control, another cell of this run'),
+  statistics: z
+    .object({
+      counted: z.int().describe('trials that panicked or survived'),
+      panicked: z.int(),
+      survived: z.int(),
+      retried: z.int().describe('infra errors and guests that never booted'),
+      odd: z.int().describe('hangs, other crashes, warnings'),
+      rate: z
+        .object({ share: z.number(), low: z.number(), high: z.number() })
+        .nullable()
+        .describe('panicked of counted, with its 95 % Wilson interval'),
+      missChance: z
+        .number()
+        .nullable()
+        .describe('chance that a module as bad as the positive control would have looked clean'),
+    })
+    .nullable(),
   expected: z.object({ verdict: verdictSchema, why: z.string() }).optional(),
   kernelInfo: z
     .object({
       release: z.string(),
       version: z.string(),
       origin: z.string(),
-      packages: z.array(z.object({ name: z.string(), version: z.string() })),
+      packages: z.array(kernelPackageSchema),
     })
     .nullable(),
   moduleInfo: z
@@ -25,7 +47,7 @@ const cellSchema = z.object({
     .record(z.string(), z.unknown())
     .nullable()
     .describe('the scenario with all defaults filled in'),
-  wantedTrials: z.int(),
+  wantedTrials: z.int().describe('survivors that `clean` takes'),
   durationSeconds: z.number(),
   trials: z.array(
     outcomeSchema.extend({
@@ -62,6 +84,8 @@ export const runSchema = z
     }),
     versions: z.object({ loopanic: z.string(), node: z.string(), qemu: z.string() }),
     image: z.object({ name: z.string(), key: z.string() }),
+    confidence: z.number().nullable().describe('asked for; null: boots by number'),
+    retries: z.int().describe('trials of a cell that might fail around the guest'),
     cells: z.array(cellSchema),
   })
   .meta({ id: 'run' });

@@ -48,6 +48,8 @@ export interface MatrixCell {
   module: string;
   scenario: string;
   expected?: { verdict: Verdict; why: string };
+  /** Index, among the run's cells, of its positive control. */
+  control?: number;
 }
 
 export interface Matrix {

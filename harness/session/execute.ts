@@ -1,51 +1,16 @@
-import { readFile } from 'node:fs/promises';
-import { cpus, hostname, release, totalmem } from 'node:os';
-import { basename, dirname, join } from 'node:path';
-import { execa } from 'execa';
-import { firstLine, interruptible, UsageError } from '../base/errors.js';
+import { join } from 'node:path';
+import { firstLine, interruptible } from '../base/errors.js';
 import { sweepScratch } from '../base/files.js';
-import { packageRoot } from '../base/paths.js';
 import type { Progress } from '../base/progress.js';
 import { needProgram } from '../host/tools.js';
-import { ensureCaptureArchive } from '../image/capture.js';
-import { ensureModulesArchives } from '../image/kernel-modules.js';
-import { ensureLun } from '../image/lun.js';
-import { ensureUserland, userlandPath } from '../image/userland.js';
-import { checkKernelId } from '../kernel/catalogue.js';
-import { ensureKernel } from '../kernel/fetch.js';
-import { presentKernel } from '../kernel/store.js';
-import type { BuildOptions } from '../module/build.js';
-import { checkModuleId, ensureModule } from '../module/module.js';
 import { RunFolder } from '../results/run-folder.js';
 import type { RunCell, RunDocument, RunTrial } from '../results/run-schema.js';
-import type { MatrixCell } from '../scenario/load-matrix.js';
-import { loadScenario } from '../scenario/load-scenario.js';
-import type { LoadedScenario, Scenario } from '../scenario/scenario-schema.js';
-import { type CellParts, type DumpMethod, newSeed, planTrial } from '../trial/plan.js';
-import { type Attendance, runTrial } from '../trial/run-trial.js';
-import { judgeCell } from '../verdict/cell-verdict.js';
-import { type AccelChoice, chooseAccel } from '../vm/accel.js';
-import type { Accel } from '../vm/qemu-args.js';
-import { afterCrash, type KeepDumps } from './after-crash.js';
-
-/** What a command wants to be run. */
-export interface RunRequest {
-  command: string;
-  cells: MatrixCell[];
-  image: string;
-  trials: number;
-  dump: DumpMethod;
-  keepDumps: KeepDumps;
-  results: string;
-  accel: 'auto' | Accel;
-  build: BuildOptions;
-  /** Seed of the first trial's workload; the next trials count on from it. Without it each trial draws its own. */
-  seed?: number;
-  /** Changes what the scenario file says. */
-  adjust?: (scenario: Scenario) => Scenario;
-  attendance?: Attendance;
-  onConsole?: (chunk: Buffer) => void;
-}
+import type { LoadedScenario } from '../scenario/scenario-schema.js';
+import { type CellParts, newSeed, planTrial } from '../trial/plan.js';
+import { runTrial } from '../trial/run-trial.js';
+import { isRetryable, judgeCell, MAX_BOOTS, wantedBoots } from '../verdict/cell-verdict.js';
+import { afterCrash } from './after-crash.js';
+import { checkNames, prepare, type RunRequest } from './prepare.js';
 
 export interface RunResult {
   document: RunDocument;
@@ -53,8 +18,8 @@ export interface RunResult {
 }
 
 /**
- * Prepares and runs all trials of all cells, one after the other. Names are checked and every part is built before the first VM boots;
- * run.json is saved after every trial. Throws UsageError for bad input and InfraError if a part cannot be had.
+ * Prepares and runs all trials of all cells, one after the other, positive controls first. Names are checked and every part is built before the first VM
+ * boots; run.json is saved after every trial. Throws UsageError for bad input and InfraError if a part cannot be had.
  */
 export async function executeRun(
   request: RunRequest,
@@ -72,57 +37,162 @@ export async function executeRun(
     await folder.discard();
     throw error;
   });
-  const started = performance.now();
-  const seconds = (from: number): number => Math.round(performance.now() - from) / 1000;
-  await folder.save(document);
-  for (const [index, cell] of document.cells.entries()) {
-    const cellStarted = performance.now();
-    for (let number = 1; number <= cell.wantedTrials && !signal.aborted; number++) {
-      const relative = await folder.trial(cell, number);
-      const plan = planTrial(
-        parts[index] as CellParts,
-        number,
-        request.seed === undefined ? newSeed() : request.seed + number - 1,
-        request.dump,
-      );
-      const title = `${cell.kernel} ${cell.module} ${cell.scenario} trial ${number}/${cell.wantedTrials}`;
-      const outcome = await progress.step(title, (update) =>
-        runTrial(
-          plan,
-          join(folder.path, relative),
-          signal,
-          { onStatus: update, ...(request.onConsole ? { onConsole: request.onConsole } : {}) },
-          request.attendance,
-        ),
-      );
-      const trial: RunTrial = { ...outcome, folder: relative, dump: null, analysis: null };
-      cell.trials.push(trial);
-      judge(cell, seconds(cellStarted));
-      // Saved before the dump is looked at: the outcome is known, whatever comes of that.
-      await folder.save(document);
-      const earlier = cell.trials.some(({ dump }) => dump?.kept);
-      const keep = request.keepDumps === 'all' || (request.keepDumps === 'first' && !earlier);
-      const { kernel } = parts[index] as CellParts;
-      const { receiver } = plan.scenario;
-      try {
-        Object.assign(
-          trial,
-          await afterCrash({ kernel, dir: join(folder.path, relative), receiver, keep }, progress, signal),
-        );
-      } catch (error) {
-        progress.line(`the dump could not be looked at: ${firstLine(error)}`);
-      }
-      judge(cell, seconds(cellStarted));
-      Object.assign(document, { durationSeconds: seconds(started) });
-      await folder.save(document);
-    }
-  }
-  Object.assign(document, {
-    finishedAt: new Date().toISOString(),
-    interrupted: isInterrupted(request, document, signal),
-  });
-  await folder.save(document);
+  const session = new Session(request, parts, document, folder, signal, progress);
+  await session.run();
   return { document, folder: folder.path };
+}
+
+/** One run's way through its cells. */
+class Session {
+  readonly #request: RunRequest;
+  readonly #parts: CellParts[];
+  readonly #document: RunDocument;
+  readonly #folder: RunFolder;
+  readonly #signal: AbortSignal;
+  readonly #progress: Progress;
+  readonly #started = performance.now();
+
+  constructor(
+    request: RunRequest,
+    parts: CellParts[],
+    document: RunDocument,
+    folder: RunFolder,
+    signal: AbortSignal,
+    progress: Progress,
+  ) {
+    this.#request = request;
+    this.#parts = parts;
+    this.#document = document;
+    this.#folder = folder;
+    this.#signal = signal;
+    this.#progress = progress;
+  }
+
+  async run(): Promise<void> {
+    await this.#save();
+    const cells = this.#document.cells.map((cell, index) => ({
+      cell,
+      parts: this.#parts[index] as CellParts,
+    }));
+    const dependent = ({ cell }: { cell: RunCell }): boolean => cell.control !== null;
+    for (const { cell, parts } of [...cells.filter((entry) => !dependent(entry)), ...cells.filter(dependent)])
+      await this.#runCell(cell, parts);
+    Object.assign(this.#document, {
+      finishedAt: new Date().toISOString(),
+      interrupted: this.#isInterrupted(),
+    });
+    await this.#save();
+  }
+
+  /** Trials until the cell is decided, or cannot be within its budget of trials that fail around the guest. */
+  async #runCell(cell: RunCell, parts: CellParts): Promise<void> {
+    const started = performance.now();
+    this.#aim(cell);
+    const judged = (): void => {
+      this.#judge(cell);
+      cell.durationSeconds = Math.round(performance.now() - started) / 1000;
+    };
+    judged();
+    while (!this.#signal.aborted && this.#needsAnother(cell)) {
+      const number = cell.trials.length + 1;
+      await this.#runTrial(cell, parts, number, judged);
+    }
+    await this.#save();
+  }
+
+  /** Sets how many survivors the cell needs, now that its control is known. */
+  #aim(cell: RunCell): void {
+    const control = this.#controlOf(cell);
+    const { confidence } = this.#request;
+    if (confidence === undefined || !control?.statistics) return;
+    if (control.statistics.panicked > 0)
+      cell.wantedTrials = wantedBoots(control.statistics, confidence) ?? MAX_BOOTS + 1;
+  }
+
+  #needsAnother(cell: RunCell): boolean {
+    const control = this.#controlOf(cell);
+    if (control && control.verdict !== 'panics') return false;
+    // No number of boots would do: not one is made.
+    if (cell.wantedTrials > MAX_BOOTS && this.#request.confidence !== undefined) return false;
+    const retried = cell.trials.filter(isRetryable).length;
+    if (retried > this.#request.retries) return false;
+    const counted = cell.trials.length - retried;
+    // One panic says all, unless trials were asked for by number: then the rate is wanted.
+    const decided =
+      this.#request.confidence !== undefined && control !== undefined && cell.verdict === 'panics';
+    return !decided && counted < cell.wantedTrials;
+  }
+
+  #controlOf(cell: RunCell): RunCell | undefined {
+    const { control } = cell;
+    if (!control) return undefined;
+    return this.#document.cells.find(
+      (other) =>
+        other.kernel === control.kernel &&
+        other.module === control.module &&
+        other.scenario === control.scenario,
+    );
+  }
+
+  #judge(cell: RunCell): void {
+    const control = this.#controlOf(cell);
+    const goal = {
+      trials: cell.wantedTrials,
+      isControl: this.#document.cells.some((other) => this.#controlOf(other) === cell),
+      control: control && control.trials.length > 0 ? control.statistics : null,
+    };
+    Object.assign(cell, judgeCell(cell.trials, goal));
+    // A panic with another cause must never be sold as the sought one.
+    for (const { trial, outcome, analysis } of cell.trials)
+      if (outcome === 'reproduced' && analysis?.sought === 'no')
+        cell.warnings.push(`trial ${trial}: its dump: ${analysis.text}`);
+  }
+
+  async #runTrial(cell: RunCell, parts: CellParts, number: number, judged: () => void): Promise<void> {
+    const request = this.#request;
+    const relative = await this.#folder.trial(cell, number);
+    const dir = join(this.#folder.path, relative);
+    const seed = request.seed === undefined ? newSeed() : request.seed + number - 1;
+    const plan = planTrial(parts, number, seed, request.dump);
+    const title = `${cell.kernel} ${cell.module} ${cell.scenario} trial ${number}/${Math.max(number, cell.wantedTrials)}`;
+    const outcome = await this.#progress.step(title, (update) =>
+      runTrial(
+        plan,
+        dir,
+        this.#signal,
+        { onStatus: update, ...(request.onConsole ? { onConsole: request.onConsole } : {}) },
+        request.attendance,
+      ),
+    );
+    const trial: RunTrial = { ...outcome, folder: relative, dump: null, analysis: null };
+    cell.trials.push(trial);
+    judged();
+    // Saved before the dump is looked at: the outcome is known, whatever comes of that.
+    await this.#save();
+    const earlier = cell.trials.some(({ dump }) => dump?.kept);
+    const keep = request.keepDumps === 'all' || (request.keepDumps === 'first' && !earlier);
+    const crash = { kernel: parts.kernel, dir, receiver: plan.scenario.receiver, keep };
+    try {
+      Object.assign(trial, await afterCrash(crash, this.#progress, this.#signal));
+    } catch (error) {
+      this.#progress.line(`the dump could not be looked at: ${firstLine(error)}`);
+    }
+    judged();
+    await this.#save();
+  }
+
+  #save(): Promise<void> {
+    this.#document.durationSeconds = Math.round(performance.now() - this.#started) / 1000;
+    return this.#folder.save(this.#document);
+  }
+
+  /** A person's kept guest is ended by a signal too: if its trial was over, that interrupted nothing. */
+  #isInterrupted(): boolean {
+    const over = this.#document.cells.every(
+      (cell) => !this.#needsAnother(cell) && !cell.trials.some((trial) => trial.interrupted),
+    );
+    return this.#signal.aborted && !(this.#request.attendance !== undefined && over);
+  }
 }
 
 /** Part of a guest's memory that its filtered dump takes: 4 % was seen; a busy guest has more. */
@@ -136,133 +206,4 @@ function dumpBytes(request: RunRequest, loaded: LoadedScenario[]): number {
   const one = (entry: LoadedScenario): number => entry.scenario.vm.memoryMiB * 2 ** 20 * DUMP_SHARE;
   const most = Math.max(0, ...loaded.map(one));
   return loaded.reduce((sum, entry) => sum + kept * one(entry), 0) + 2 * most;
-}
-
-function judge(cell: RunCell, durationSeconds: number): void {
-  Object.assign(cell, judgeCell(cell.trials, cell.wantedTrials), { durationSeconds });
-  // A panic with another cause must never be sold as the sought one.
-  for (const { trial, outcome, analysis } of cell.trials)
-    if (outcome === 'reproduced' && analysis?.sought === 'no')
-      cell.warnings.push(`trial ${trial}: its dump: ${analysis.text}`);
-}
-
-/** A person's kept guest is ended by a signal too: if its trial was over, that interrupted nothing. */
-function isInterrupted({ attendance }: RunRequest, { cells }: RunDocument, signal: AbortSignal): boolean {
-  const over = cells.every(
-    (cell) => cell.trials.length === cell.wantedTrials && !cell.trials.some((trial) => trial.interrupted),
-  );
-  return signal.aborted && !(attendance !== undefined && over);
-}
-
-/** Fetches and builds everything that the run needs. */
-async function prepare(
-  request: RunRequest,
-  id: string,
-  loaded: LoadedScenario[],
-  progress: Progress,
-  signal: AbortSignal,
-): Promise<{ parts: CellParts[]; document: RunDocument }> {
-  const parts: CellParts[] = [];
-  let accel: AccelChoice | undefined;
-  const userland = await ensureUserland(request.image, progress);
-  for (const [index, cell] of request.cells.entries()) {
-    const kernel = await ensureKernel(cell.kernel, progress);
-    const module = await ensureModule(cell.module, kernel, progress, request.build, signal);
-    accel ??= await chooseAccel(request.accel, kernel.vmlinuz);
-    const scenario = loaded[index] as LoadedScenario;
-    const modules = await ensureModulesArchives(kernel);
-    parts.push({
-      kernel,
-      module,
-      loaded: scenario,
-      accel: accel.accel,
-      userland: userland.archive,
-      modules: modules.guest,
-      capture: modules.capture && (await ensureCaptureArchive(userland.capture, modules.capture)),
-      lun: await ensureLun(scenario.scenario, kernel),
-    });
-  }
-  const names = new Set<string>();
-  for (const { kernel, module, loaded: entry } of parts) {
-    const name = `${kernel.id} ${module.id} ${entry.scenario.name}`;
-    if (names.has(name)) throw new UsageError('duplicate-cell', `the cell ${name} is there twice`);
-    names.add(name);
-  }
-  const choice = accel ?? { accel: 'tcg', reason: 'no cell' };
-  return { parts, document: await newDocument(request, id, choice, userland.archive, parts) };
-}
-
-/** Every name of every cell, before anything is fetched, built or booted. */
-async function checkNames(request: RunRequest): Promise<LoadedScenario[]> {
-  await userlandPath(request.image);
-  const loaded: LoadedScenario[] = [];
-  for (const cell of request.cells) {
-    const entry = await loadScenario(cell.scenario);
-    loaded.push({ ...entry, scenario: request.adjust?.(entry.scenario) ?? entry.scenario });
-    await checkKernelId(cell.kernel);
-    await checkModuleId(cell.module, await presentKernel(cell.kernel));
-  }
-  return loaded;
-}
-
-async function newDocument(
-  request: RunRequest,
-  id: string,
-  accel: AccelChoice,
-  userland: string,
-  parts: CellParts[],
-): Promise<RunDocument> {
-  const { stdout } = await execa(await needProgram('qemu-system-x86_64'), ['--version']);
-  const { version } = JSON.parse(await readFile(join(packageRoot, 'package.json'), 'utf8')) as {
-    version: string;
-  };
-  return {
-    schemaVersion: 1,
-    run: id,
-    command: request.command,
-    startedAt: new Date().toISOString(),
-    finishedAt: null,
-    durationSeconds: 0,
-    interrupted: false,
-    host: {
-      hostname: hostname(),
-      kernel: release(),
-      cpus: cpus().length,
-      memoryMiB: Math.floor(totalmem() / 2 ** 20),
-      accel: accel.accel,
-      accelReason: accel.reason,
-    },
-    versions: { loopanic: version, node: process.versions.node, qemu: stdout.split('\n')[0] ?? '' },
-    image: { name: request.image, key: basename(dirname(userland)) },
-    cells: request.cells.map((cell, index) => newCell(cell, request.trials, parts[index] as CellParts)),
-  };
-}
-
-function newCell(cell: MatrixCell, trials: number, parts: CellParts): RunCell {
-  const { kernel, module, loaded } = parts;
-  const { name: _, ...definition } = loaded.scenario;
-  return {
-    kernel: kernel.id,
-    module: module.id,
-    scenario: loaded.scenario.name,
-    verdict: null,
-    reason: 'not run',
-    warnings: [],
-    ...(cell.expected ? { expected: cell.expected } : {}),
-    kernelInfo: {
-      release: kernel.release,
-      version: kernel.version,
-      origin: kernel.origin,
-      packages: kernel.packages,
-    },
-    moduleInfo: {
-      vermagic: module.info.vermagic,
-      srcversion: module.info.srcversion,
-      buildId: module.info.buildId,
-    },
-    scenarioDefinition: definition,
-    wantedTrials: trials,
-    durationSeconds: 0,
-    trials: [],
-  };
 }

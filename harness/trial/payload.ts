@@ -14,13 +14,18 @@ export async function openInitramfs(plan: TrialPlan, keys: SshKeys, hold: boolea
   await using scratch = await scratchDir('payload');
   const root = join(scratch.path, 'root');
   await cp(join(imagesDir, 'guest'), join(root, 'loopanic'), { recursive: true });
-  await cp(join(root, 'loopanic/init'), join(root, 'init'));
+  await cp(
+    join(imagesDir, 'guest', plan.files.rootDisk === null ? 'init-ram' : 'init-disk'),
+    join(root, 'init'),
+  );
+  await cp(plan.files.imageScript, join(root, 'loopanic/image.sh'));
   await cp(plan.files.workload, join(root, 'loopanic/workload'), { recursive: true });
   // The held trial's switch, on the PATH of a person in the guest.
   await mkdir(join(root, 'usr/bin'), { recursive: true });
   await cp(join(imagesDir, 'guest/start-workload'), join(root, 'usr/bin/workload'));
   await writeFile(join(root, 'loopanic/plan'), guestPlan(plan, hold));
-  await writeFile(join(root, 'loopanic/hostkey'), keys.hostKey, { mode: 0o600 });
+  for (const [format, key] of Object.entries(keys.hostKey))
+    await writeFile(join(root, `loopanic/hostkey.${format}`), key, { mode: 0o600 });
   await mkdir(join(root, 'root/.ssh'), { recursive: true, mode: 0o700 });
   await chmod(join(root, 'root'), 0o700);
   await writeFile(join(root, 'root/.ssh/authorized_keys'), `${keys.publicKey}\n`, { mode: 0o600 });

@@ -1,4 +1,5 @@
 import { randomBytes, randomInt } from 'node:crypto';
+import type { GuestImage } from '../image/image.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { KernelProfile } from '../kernel/profile.js';
 import type { Module } from '../module/module.js';
@@ -28,7 +29,10 @@ export interface TrialPlan {
     kernel: string;
     /** The crash kernel and its initramfs; with kdump only. */
     crash: { kernel: string; initramfs: string } | null;
+    /** The image's: first archive of the initramfs, root disk if it has one, and shell functions. */
     userland: string;
+    rootDisk: string | null;
+    imageScript: string;
     modules: string;
     lun: string;
     workload: string;
@@ -47,7 +51,7 @@ export interface CellParts {
   module: Module;
   loaded: LoadedScenario;
   accel: Accel;
-  userland: string;
+  image: GuestImage;
   modules: string;
   /** The crash kernel's initramfs; null if this kernel cannot be one. */
   capture: string | null;
@@ -85,7 +89,9 @@ export function planTrial(parts: CellParts, trial: number, seed: number, dump: D
     files: {
       kernel: kernel.vmlinux ?? kernel.vmlinuz,
       crash,
-      userland: parts.userland,
+      userland: parts.image.archive,
+      rootDisk: parts.image.disk,
+      imageScript: parts.image.guestScript,
       modules: parts.modules,
       lun: parts.lun,
       workload: loaded.workloadDir,
@@ -126,6 +132,10 @@ export function kernelArgs(plan: TrialPlan): string[] {
     `hardened_usercopy=${kernel.hardenedUsercopy}`,
     ...(kernel.slubMinOrder === undefined ? [] : [`slub_min_order=${kernel.slubMinOrder}`]),
     ...(plan.dump === 'kdump' ? [`crashkernel=${plan.crashkernelMiB}M`] : []),
+    // What a distribution's own init reads: it keeps the names of network devices, and says what it does on the console, in plain text.
+    ...(plan.files.rootDisk === null
+      ? []
+      : ['net.ifnames=0', 'systemd.show_status=1', 'systemd.log_color=0', 'selinux=0']),
     ...kernel.extraArgs,
   ];
 }

@@ -198,6 +198,7 @@ async function watch(
         kernel: plan.files.kernel,
         kernelArgs: kernelArgs(plan),
         disk: plan.files.lun,
+        ...(plan.files.rootDisk === null ? {} : { rootDisk: plan.files.rootDisk }),
         ...(plan.dump === 'kdump' ? { dumpPorts: dumpPorts(dir) } : {}),
       },
       initramfs.fd,

@@ -1,5 +1,21 @@
 import type { TrialOutcome } from '../outcome/outcome-schema.js';
 import type { Verdict } from '../scenario/load-matrix.js';
+import { bootsNeeded, missChance, type Rate, rateOf } from './statistics.js';
+
+/** What a cell's trials amount to. Trials that count ended in a panic of the sought kind or survived. */
+export interface CellStatistics {
+  counted: number;
+  panicked: number;
+  survived: number;
+  /** Infra errors and guests that never booted, which were tried again. */
+  retried: number;
+  /** Hangs, other crashes, warnings, unreadable reports. */
+  odd: number;
+  /** Share of counted trials that panicked, with its 95 % interval. */
+  rate: Rate | null;
+  /** Chance that a module as bad as the positive control would have looked clean too. */
+  missChance: number | null;
+}
 
 export interface CellJudgement {
   verdict: Verdict;
@@ -7,45 +23,114 @@ export interface CellJudgement {
   reason: string;
   /** What a reader must know before trusting it. */
   warnings: string[];
+  statistics: CellStatistics;
+}
+
+/** What is asked of a cell. */
+export interface CellGoal {
+  /** Survivors wanted for `clean`. */
+  trials: number;
+  /** It is the positive control of others: it must panic. */
+  isControl: boolean;
+  /** Its own positive control's numbers, if it has one. */
+  control: CellStatistics | null;
+}
+
+/** A sequential test has no end if its control hardly ever panics. */
+export const MAX_BOOTS = 200;
+
+/** Survivors that a cell needs for `confidence`, from its control's numbers; null if no number of boots would do. */
+export function wantedBoots(control: CellStatistics, confidence: number): number | null {
+  return bootsNeeded(control.panicked, control.counted, confidence, MAX_BOOTS);
+}
+
+/** True if a trial says nothing because something around it failed: it may be tried again. */
+export function isRetryable({ outcome }: Pick<TrialOutcome, 'outcome'>): boolean {
+  return outcome === 'infra-error' || outcome === 'no-boot';
 }
 
 /**
- * The verdict of a cell from its trials. One reproduced trial is enough for `panics`. `clean` needs every wanted trial to have
- * survived. Everything else is `inconclusive`: infra errors, hangs, other or unreadable crashes count neither for nor against.
+ * The verdict of a cell from its trials. One reproduced trial is enough for `panics`. `clean` needs as many survivors as are wanted, and nothing else but
+ * trials that were tried again. `void`: a positive control that never panicked, and every cell that depends on it. Everything else is `inconclusive`.
  */
-export function judgeCell(trials: readonly TrialOutcome[], wanted: number): CellJudgement {
-  const count = (outcome: TrialOutcome['outcome']): number =>
-    trials.filter((trial) => trial.outcome === outcome).length;
-  const [reproduced, survived] = [count('reproduced'), count('survived')];
-  if (reproduced > 0)
-    return {
-      verdict: 'panics',
-      reason: `${reproduced} of ${trials.length} trials panicked with the sought signature`,
-      warnings: [],
-    };
-  if (survived >= wanted && survived === trials.length)
-    return {
-      verdict: 'clean',
-      reason: `${survived} of ${trials.length} trials survived their workload`,
-      warnings: tailPageWarnings(trials),
-    };
-  const odd = trials.find((trial) => trial.outcome !== 'survived');
+export function judgeCell(trials: readonly TrialOutcome[], goal: CellGoal): CellJudgement {
+  const statistics = count(trials, goal.control);
+  const { counted, panicked, survived, retried, odd } = statistics;
+  const judge = (verdict: Verdict, reason: string, warnings: string[] = []): CellJudgement => ({
+    verdict,
+    reason:
+      retried > 0 && verdict !== 'inconclusive'
+        ? `${reason} (${retried} more failed around the guest and were tried again)`
+        : reason,
+    warnings,
+    statistics,
+  });
+  if (panicked > 0)
+    return judge('panics', `${panicked} of ${counted + odd} trials panicked with the sought signature`);
+  if (goal.control && goal.control.panicked === 0)
+    return judge('void', 'its positive control did not panic, so nothing follows');
+  if (goal.control && goal.trials > MAX_BOOTS)
+    return judge(
+      'inconclusive',
+      `its positive control panicked in ${goal.control.panicked} of ${goal.control.counted} boots: more than ${MAX_BOOTS} boots would be needed`,
+    );
+  if (odd > 0 || survived < goal.trials) {
+    const failed =
+      trials.find((trial) => trial.outcome !== 'survived' && !isRetryable(trial)) ??
+      trials.findLast(isRetryable);
+    return failed
+      ? judge('inconclusive', `trial ${failed.trial}: ${failed.outcome}: ${failed.reason}`)
+      : judge('inconclusive', `${survived} of ${goal.trials} trials were run`);
+  }
+  if (goal.isControl)
+    return judge(
+      'void',
+      `the positive control did not panic in ${survived} trials: what it should show cannot be shown here`,
+    );
+  const chance = statistics.missChance;
+  const odds =
+    chance === null
+      ? ''
+      : `; a module as bad as the positive control would have looked clean with chance ${percent(chance)}`;
+  return judge(
+    'clean',
+    `${survived} of ${counted} trials survived their workload${odds}`,
+    tailPageWarnings(trials),
+  );
+}
+
+/** A chance for people: two significant digits. */
+export function percent(chance: number): string {
+  return `${Number((chance * 100).toPrecision(2))} %`;
+}
+
+function count(trials: readonly TrialOutcome[], control: CellStatistics | null): CellStatistics {
+  const number = (wanted: (trial: TrialOutcome) => boolean): number => trials.filter(wanted).length;
+  const panicked = number(({ outcome }) => outcome === 'reproduced');
+  const survived = number(({ outcome }) => outcome === 'survived');
+  const retried = number(isRetryable);
+  const counted = panicked + survived;
   return {
-    verdict: 'inconclusive',
-    reason: odd
-      ? `trial ${odd.trial}: ${odd.outcome}: ${odd.reason}`
-      : `${survived} of ${wanted} trials were run`,
-    warnings: [],
+    counted,
+    panicked,
+    survived,
+    retried,
+    odd: trials.length - counted - retried,
+    rate: rateOf(panicked, counted),
+    missChance:
+      control && control.panicked > 0 && survived > 0
+        ? missChance(control.panicked, control.counted, survived)
+        : null,
   };
 }
 
 /** A half-fix that forgets tail pages looks clean where slabs have none. */
 function tailPageWarnings(trials: readonly TrialOutcome[]): string[] {
-  const order = (trial: TrialOutcome): number | undefined => trial.guest?.slabs['kmalloc-512']?.order;
-  const flat = trials.some((trial) => order(trial) === 0);
-  if (trials.some((trial) => order(trial) === undefined))
+  const survivors = trials.filter(({ outcome }) => outcome === 'survived');
+  const orders = survivors.map((trial) => trial.guest?.slabs['kmalloc-512']?.order);
+  if (orders.some((order) => order === undefined))
     return ['the slab geometry is unknown: a fix that forgets tail pages might look clean here too'];
-  return flat
+  return orders.includes(0)
     ? ['reached on slabs of one page each (order 0): a fix that forgets tail pages would look clean here too']
     : [];
 }

@@ -14,6 +14,8 @@ export interface VmSpec {
   dumpPorts?: { dmesg: string; vmcore: string };
   /** Raw disk for the guest's /dev/vda; guests write to a snapshot that is gone with QEMU. */
   disk?: string;
+  /** Raw root disk, /dev/vdb; a snapshot too. */
+  rootDisk?: string;
 }
 
 /** File descriptors that QEMU inherits: its control channel, and the initramfs, which has no name on disk. */
@@ -47,9 +49,11 @@ export function qemuArgs(spec: VmSpec, logs: { console: string; guest: string })
     ...['-device', 'vmcoreinfo'],
     ...['-netdev', 'user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22'],
     ...['-device', 'virtio-net-pci,netdev=net,romfile='],
-    ...(spec.disk === undefined
-      ? []
-      : ['-drive', `file=${comma(spec.disk)},if=virtio,format=raw,snapshot=on,cache=unsafe,discard=unmap`]),
+    ...[spec.disk, spec.rootDisk].flatMap((disk) =>
+      disk === undefined
+        ? []
+        : ['-drive', `file=${comma(disk)},if=virtio,format=raw,snapshot=on,cache=unsafe,discard=unmap`],
+    ),
     ...['-kernel', spec.kernel, '-initrd', `/dev/fd/${FD.initramfs}`, '-append', spec.kernelArgs.join(' ')],
   ];
 }

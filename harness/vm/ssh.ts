@@ -1,4 +1,4 @@
-import { createPrivateKey, generateKeyPairSync } from 'node:crypto';
+import { createPrivateKey } from 'node:crypto';
 import ssh2, { type Client, type ClientChannel } from 'ssh2';
 import { firstLine, InfraError } from '../base/errors.js';
 
@@ -8,8 +8,8 @@ export interface SshKeys {
   privateKey: string;
   /** Line for authorized_keys. */
   publicKey: string;
-  /** dropbear host key file. */
-  hostKey: Buffer;
+  /** The guest's host key as a file of dropbear's, and of OpenSSH's. */
+  hostKey: { dropbear: Buffer; openssh: string };
   /** The host key's public blob, as ssh2 presents it to a verifier. */
   hostPublicBlob: Buffer;
 }
@@ -17,17 +17,20 @@ export interface SshKeys {
 /** Makes fresh ed25519 keys for user and guest. */
 export function makeSshKeys(): SshKeys {
   const user = ssh2.utils.generateKeyPairSync('ed25519', { comment: 'loopanic' });
-  const host = generateKeyPairSync('ed25519');
-  const jwk = createPrivateKey(host.privateKey.export({ type: 'pkcs8', format: 'pem' })).export({
-    format: 'jwk',
-  });
+  const host = ssh2.utils.generateKeyPairSync('ed25519', { comment: 'loopanic guest' });
+  const parsed = ssh2.utils.parseKey(host.private);
+  if (parsed instanceof Error) throw parsed;
+  const jwk = createPrivateKey(parsed.getPrivatePEM()).export({ format: 'jwk' });
   const [seed, point] = [Buffer.from(jwk.d ?? '', 'base64url'), Buffer.from(jwk.x ?? '', 'base64url')];
   const type = Buffer.from('ssh-ed25519');
   return {
     privateKey: user.private,
     publicKey: user.public,
     // dropbear's own format: string type, string (seed || point). Source: dropbear's ed25519.c, buf_put_ed25519_priv_key.
-    hostKey: Buffer.concat([sshString(type), sshString(Buffer.concat([seed, point]))]),
+    hostKey: {
+      dropbear: Buffer.concat([sshString(type), sshString(Buffer.concat([seed, point]))]),
+      openssh: host.private,
+    },
     hostPublicBlob: Buffer.concat([sshString(type), sshString(point)]),
   };
 }

@@ -41,12 +41,12 @@ need() {
 
 # await SECONDS WHAT COMMAND...: poll until COMMAND holds.
 await() {
-    await_left=$(($1 * 50))
+    await_left=$(($1 * 20))
     await_what=$2
     shift 2
     until "$@" >/dev/null 2>&1; do
         await_left=$((await_left - 1))
         [ "$await_left" -gt 0 ] || die "waited in vain for $await_what"
-        usleep 20000
+        sleep 0.05
     done
 }

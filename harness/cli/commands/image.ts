@@ -1,18 +1,16 @@
-import { stat } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { ensureUserland, imageNames, userlandPath } from '../../image/userland.js';
+import { EXIT } from '../../base/errors.js';
+import { ensureImage, imageNames, imagePath } from '../../image/image.js';
 import { printResult, progressFor, table } from '../context.js';
 
 /** `loopanic image ls`: guest images, and which are built. */
 export async function imageList(args: { json: boolean }): Promise<number> {
   const rows = await Promise.all(
     (await imageNames()).map(async (name) => {
-      const archive = join(await userlandPath(name), 'userland.cpio');
-      const size = await stat(archive).then(
-        (info) => info.size,
-        () => null,
-      );
-      return { name, built: size !== null, bytes: size, archive };
+      const path = await imagePath(name);
+      const bytes = await bytesOf(path);
+      return { name, built: bytes !== null, bytes, path };
     }),
   );
   printResult(args.json, rows, () =>
@@ -25,12 +23,20 @@ export async function imageList(args: { json: boolean }): Promise<number> {
       ]),
     ]),
   );
-  return 0;
+  return EXIT.ok;
+}
+
+/** Bytes on disk of an image's files (a root disk is sparse); null if it is not built. */
+async function bytesOf(dir: string): Promise<number | null> {
+  const names = await readdir(dir).catch(() => null);
+  if (names === null) return null;
+  const sizes = await Promise.all(names.map(async (name) => (await stat(join(dir, name))).blocks * 512));
+  return sizes.reduce((sum, size) => sum + size, 0);
 }
 
 /** `loopanic image build [NAME]`: builds a guest image anew. */
 export async function imageBuild(args: { name: string; json: boolean }): Promise<number> {
-  const image = await ensureUserland(args.name, progressFor(), true);
-  printResult(args.json, image, () => [`${image.name}: ${image.archive}`]);
-  return 0;
+  const { name, key, archive, disk } = await ensureImage(args.name, progressFor(), true);
+  printResult(args.json, { name, key, archive, disk }, () => [`${name}: ${disk ?? archive}`]);
+  return EXIT.ok;
 }

@@ -22,7 +22,18 @@ export interface MatrixArgs extends BuildOptions {
 export async function matrix(args: MatrixArgs, { signal }: Context): Promise<number> {
   const { cells } = await loadMatrix(args.file);
   const { image, trials, dump, keepDumps, results, accel } = args;
-  const request = { command: 'matrix', cells, image, trials, dump, keepDumps, results, accel, build: args };
+  const request = {
+    command: 'matrix',
+    cells,
+    image,
+    trials,
+    retries: 0,
+    dump,
+    keepDumps,
+    results,
+    accel,
+    build: args,
+  };
   const result = await executeRun(request, signal, progressFor());
   printRun(args.json, result);
   return exitCodeOf(result.document);

@@ -45,6 +45,7 @@ export async function run(args: RunArgs, { signal }: Context): Promise<number> {
       cells: [{ kernel: args.kernel, module: args.module, scenario: args.scenario }],
       image: args.image,
       trials: args.trials,
+      retries: 0,
       dump: args.dump,
       keepDumps: args.keepDumps,
       results: args.results,

@@ -3,8 +3,8 @@ import { EXIT, firstLine, InfraError } from '../../base/errors.js';
 import { exists, sweepScratch } from '../../base/files.js';
 import type { Progress } from '../../base/progress.js';
 import { findProgram, libraries, tools } from '../../host/tools.js';
+import { ensureImage } from '../../image/image.js';
 import { ensureModulesArchives } from '../../image/kernel-modules.js';
-import { ensureUserland } from '../../image/userland.js';
 import { ensureBuildTree } from '../../kernel/build-tree.js';
 import { ensureKernel } from '../../kernel/fetch.js';
 import { chooseAccel } from '../../vm/accel.js';
@@ -21,15 +21,15 @@ export async function setup(args: {
   const work = async () => {
     await sweepScratch();
     const installed = await installPackages(progress, args.docker);
-    const userland = await ensureUserland(args.image, progress);
+    const image = await ensureImage(args.image, progress);
     const kernel = await ensureKernel(args.kernel, progress);
-    await ensureModulesArchives(kernel);
+    await ensureModulesArchives(kernel, image.modules);
     await ensureBuildTree(kernel, progress);
     const accel = await chooseAccel('auto', kernel.vmlinuz);
     return {
       installed,
       kernel: { id: kernel.id, release: kernel.release, version: kernel.version },
-      image: userland.name,
+      image: image.name,
       accel,
     };
   };

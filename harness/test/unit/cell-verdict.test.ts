@@ -1,6 +1,9 @@
 import test from 'ava';
 import type { Outcome, TrialOutcome } from '../../outcome/outcome-schema.js';
-import { judgeCell } from '../../verdict/cell-verdict.js';
+import { judgeCell as judge } from '../../verdict/cell-verdict.js';
+
+const judgeCell = (list: TrialOutcome[], wanted: number) =>
+  judge(list, { trials: wanted, isControl: false, control: null });
 
 const trials = (...outcomes: Outcome[]): TrialOutcome[] =>
   outcomes.map((outcome, index) => {

@@ -1,0 +1,91 @@
+import { firstLine, LoopanicError, UsageError } from '../../base/errors.js';
+import type { Progress } from '../../base/progress.js';
+import { ensureKernel } from '../../kernel/fetch.js';
+import type { BuildOptions } from '../../module/build.js';
+import { ensureModule } from '../../module/module.js';
+import type { RunDocument } from '../../results/run-schema.js';
+import type { KeepDumps } from '../../session/after-crash.js';
+import { executeRun } from '../../session/execute.js';
+import type { DumpMethod } from '../../trial/plan.js';
+import { percent } from '../../verdict/cell-verdict.js';
+import type { Accel } from '../../vm/qemu-args.js';
+import { type Context, printResult, progressFor } from '../context.js';
+import { cellLines, exitCodeOf } from '../run-output.js';
+
+export interface ValidateArgs extends BuildOptions {
+  kernel: string;
+  module: string;
+  control?: string | undefined;
+  scenario: string;
+  image: string;
+  trials: number;
+  retries: number;
+  confidence: number;
+  dump: DumpMethod;
+  keepDumps: KeepDumps;
+  seed?: number | undefined;
+  json: boolean;
+  results: string;
+  accel: 'auto' | Accel;
+}
+
+/** `loopanic validate`: the positive control, then the module under test until the confidence is reached: one verdict with numbers. */
+export async function validate(args: ValidateArgs, { signal }: Context): Promise<number> {
+  if (!(args.confidence > 0 && args.confidence < 1))
+    throw new UsageError('bad-usage', '--confidence: must be between 0 and 1, as 0.99');
+  const progress = progressFor();
+  const control = args.control ?? (await chooseControl(args, progress, signal));
+  const { kernel, module, scenario, image, trials, retries, confidence, dump, keepDumps, results, accel } =
+    args;
+  if (control === module)
+    throw new UsageError(
+      'bad-usage',
+      `--module ${module}: is the positive control itself: give another one with --control`,
+    );
+  const result = await executeRun(
+    {
+      command: 'validate',
+      cells: [
+        { kernel, module: control, scenario },
+        {
+          kernel,
+          module,
+          scenario,
+          control: 0,
+          expected: { verdict: 'clean', why: 'it is to be validated as a fix' },
+        },
+      ],
+      ...{ image, trials, retries, confidence, dump, keepDumps, results, accel, build: args },
+      ...(args.seed === undefined ? {} : { seed: args.seed }),
+    },
+    signal,
+    progress,
+  );
+  printResult(args.json, result.document, () => [
+    ...result.document.cells.flatMap(cellLines),
+    summary(result.document),
+    `results: ${result.folder}`,
+  ]);
+  return exitCodeOf(result.document);
+}
+
+/** The kernel with the fix reverted; where that cannot be built, its own module, which is a control only if it panics. */
+async function chooseControl(args: ValidateArgs, progress: Progress, signal: AbortSignal): Promise<string> {
+  const kernel = await ensureKernel(args.kernel, progress);
+  try {
+    await ensureModule('unpatched', kernel, progress, args, signal);
+    return 'unpatched';
+  } catch (error) {
+    if (!(error instanceof LoopanicError) || signal.aborted) throw error;
+    progress.line(`positive control: the kernel's stock module, for ${firstLine(error)}`);
+    return 'stock';
+  }
+}
+
+function summary({ cells, confidence }: RunDocument): string {
+  const [control, tested] = cells;
+  const rate = control?.statistics?.rate;
+  const [k, n] = [control?.statistics?.panicked ?? 0, control?.statistics?.counted ?? 0];
+  const interval = rate ? ` (95 % interval ${percent(rate.low)} to ${percent(rate.high)})` : '';
+  return `${tested?.module} on ${tested?.kernel}: ${tested?.verdict ?? 'no verdict'}: ${tested?.reason}; positive control ${control?.module}: ${k} of ${n} boots panicked${interval}${confidence === null ? '' : `; confidence asked for: ${percent(confidence)}`}`;
+}
