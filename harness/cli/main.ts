@@ -100,11 +100,10 @@ const parser = globalOptions(yargs(argv))
     'setup',
     'install missing host packages, fetch the default kernel, build the default image; safe to repeat',
     (y) =>
-      y.option('kernel', kernel).option('image', image).option('docker', {
-        type: 'boolean',
-        default: false,
-        describe: 'also the Docker engine, for --builder docker',
-      }),
+      y
+        .option('kernel', kernel)
+        .option('image', image)
+        .option('tests', { type: 'boolean', default: false, describe: "also what loopanic's own tests use" }),
     does(setup),
   )
   .command(
@@ -340,10 +339,10 @@ const parser = globalOptions(yargs(argv))
   .recommendCommands()
   .wrap(process.stdout.isTTY ? Math.min(120, process.stdout.columns) : 120)
   .check((args) => {
-    for (const name of ['trials', 'seed', 'build-seconds']) {
+    for (const [name, least] of Object.entries({ trials: 1, seed: 1, 'build-seconds': 1, retries: 0 })) {
       const value = args[name];
-      if (value !== undefined && !(Number.isInteger(value) && (value as number) >= 1))
-        throw new UsageError('bad-usage', `--${name}: must be a whole number of at least 1`);
+      if (value !== undefined && !(Number.isInteger(value) && (value as number) >= least))
+        throw new UsageError('bad-usage', `--${name}: must be a whole number of at least ${least}`);
     }
     return true;
   })

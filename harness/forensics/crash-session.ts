@@ -1,5 +1,5 @@
-import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { readFile, symlink } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
 import { execa } from 'execa';
 import { InfraError } from '../base/errors.js';
 import { scratchDir } from '../base/files.js';
@@ -52,7 +52,14 @@ export class CrashSession implements AsyncDisposable {
   static async open(vmlinux: string, vmcore: string, signal: AbortSignal): Promise<CrashSession> {
     const [setpriv, crash] = [await needProgram('setpriv'), await needProgram('crash')];
     const scratch = await scratchDir('crash');
-    const session = new CrashSession(spawn(setpriv, crash, vmlinux, vmcore, scratch.path, signal), scratch);
+    // Links of plain names: crash takes an @ in a path for an address.
+    const files = { vmlinux: join(scratch.path, 'vmlinux'), vmcore: join(scratch.path, 'vmcore') };
+    await symlink(resolve(vmlinux), files.vmlinux);
+    await symlink(resolve(vmcore), files.vmcore);
+    const session = new CrashSession(
+      spawn(setpriv, crash, files.vmlinux, files.vmcore, scratch.path, signal),
+      scratch,
+    );
     try {
       await session.#answer(OPENING, SECONDS.start);
       session.transcript.length = 0;

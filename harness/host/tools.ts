@@ -45,6 +45,12 @@ export const tools = [
 /** Libraries that the tools of Debian's kernel headers load; no program of ours tells that one is missing. */
 export const libraries = [{ file: '/usr/lib/x86_64-linux-gnu/libelf.so.1', debian: 'libelf1' }];
 
+/** What only loopanic's own tests use. */
+export const testTools = [
+  { program: 'dockerd', debian: 'docker.io' },
+  { program: 'createrepo_c', debian: 'createrepo-c' },
+] as const;
+
 export type Program = (typeof tools)[number]['program'];
 
 function tool<const P extends string>(

@@ -84,7 +84,10 @@ export async function layOutDebugInfo(
       throw new UsageError('no-debug-info', `${file}: there is no vmlinux below usr/lib/debug in it`);
     await rename(join(scratch.path, found), target);
   }
-  const banner = await execa('grep', ['-qaF', `Linux version ${release} `, target], { reject: false });
-  if (banner.exitCode !== 0)
+  const has = async (text: string): Promise<boolean> =>
+    (await execa('grep', ['-qaF', text, target], { reject: false })).exitCode === 0;
+  if (!(await has('.debug_info')))
+    throw new UsageError('no-debug-info', `${file}: its vmlinux is without debug info`);
+  if (!(await has(`Linux version ${release} `)))
     throw new UsageError('wrong-debug-info', `${file}: its vmlinux is not that of ${release}`);
 }

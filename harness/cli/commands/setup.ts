@@ -2,7 +2,7 @@ import { execa } from 'execa';
 import { EXIT, firstLine, InfraError } from '../../base/errors.js';
 import { exists, sweepScratch } from '../../base/files.js';
 import type { Progress } from '../../base/progress.js';
-import { findProgram, libraries, tools } from '../../host/tools.js';
+import { findProgram, libraries, testTools, tools } from '../../host/tools.js';
 import { ensureImage } from '../../image/image.js';
 import { ensureModulesArchives } from '../../image/kernel-modules.js';
 import { ensureBuildTree } from '../../kernel/build-tree.js';
@@ -14,13 +14,13 @@ import { printResult, progressFor } from '../context.js';
 export async function setup(args: {
   kernel: string;
   image: string;
-  docker: boolean;
+  tests: boolean;
   json: boolean;
 }): Promise<number> {
   const progress = progressFor();
   const work = async () => {
     await sweepScratch();
-    const installed = await installPackages(progress, args.docker);
+    const installed = await installPackages(progress, args.tests);
     const image = await ensureImage(args.image, progress);
     const kernel = await ensureKernel(args.kernel, progress);
     await ensureModulesArchives(kernel, image.modules);
@@ -40,14 +40,15 @@ export async function setup(args: {
   return EXIT.ok;
 }
 
-async function installPackages(progress: Progress, docker: boolean): Promise<string[]> {
+async function installPackages(progress: Progress, tests: boolean): Promise<string[]> {
   const missing: { debian: string; fedora: string }[] = [];
   // Optional tools too: setup is what a user runs to have everything.
   for (const tool of tools) if (!(await findProgram(tool.program))) missing.push(tool);
   const packages = new Set(missing.map((tool) => tool.debian));
   if (await findProgram('apt-get'))
     for (const library of libraries) if (!(await exists(library.file))) packages.add(library.debian);
-  if (docker && !(await findProgram('dockerd'))) packages.add('docker.io');
+  if (tests)
+    for (const { program, debian } of testTools) if (!(await findProgram(program))) packages.add(debian);
   if (packages.size === 0) return [];
   const names = [...packages];
   const apt = await findProgram('apt-get');
