@@ -171,10 +171,10 @@ async function parse(
   wanted: (attributes: Record<string, string>) => boolean,
 ): Promise<Map<string, RepositoryFile>> {
   const found = new Map<string, RepositoryFile>();
-  const parser = sax.createStream(true, { trim: true });
+  const parser = sax.parser(true, { trim: true });
   let current: (Checksum & { path: string; bytes: number | null }) | null = null;
   let inChecksum = false;
-  parser.on('opentag', ({ name, attributes }) => {
+  parser.onopentag = ({ name, attributes }) => {
     const given = attributes as Record<string, string>;
     if (name === element) current = wanted(given) ? { type: '', value: '', path: '', bytes: null } : null;
     if (!current) return;
@@ -183,18 +183,20 @@ async function parse(
       current.type = given.type ?? '';
     } else if (name === 'location') current.path = given.href ?? '';
     else if (name === 'size' && given.package !== undefined) current.bytes = Number(given.package);
-  });
-  parser.on('text', (text) => {
+  };
+  parser.ontext = (text) => {
     if (current && inChecksum) current.value = text;
-  });
-  parser.on('closetag', (name) => {
+  };
+  parser.onclosetag = (name) => {
     if (name === 'checksum') inChecksum = false;
     if (name === element && current) found.set(current.path, current);
-  });
+  };
   try {
-    const sink = parser as unknown as NodeJS.WritableStream;
-    if (gzipped) await pipeline(createReadStream(file), createGunzip(), sink);
-    else await pipeline(createReadStream(file), sink);
+    const bytes = createReadStream(file);
+    const text = (gzipped ? bytes.pipe(createGunzip()) : bytes).setEncoding('utf8');
+    // The parser throws what it has met on the next write.
+    for await (const chunk of text) parser.write(chunk as string);
+    parser.close();
   } catch (error) {
     throw new InfraError('odd-repository', `${basename(file)}: is not repository metadata`, error);
   }

@@ -21,13 +21,13 @@ export interface KernelRpms {
 
 /**
  * Makes them once per Debian kernel. As in CentOS: /boot has image and configuration, modules are xz-compressed, /usr/src/kernels has the headers, the debug package has vmlinux,
- * and the source package a tarball. Only modules that a guest loads are in it, only the module's own files in the source, and its vmlinux is without debug info:
+ * and the source package a tarball. Only modules that a guest loads are in it, only the module's own files in the source, and its vmlinux a stand-in with the right banner:
  * the layout is what is tested. As in CentOS 7.6 its own libiscsi_tcp, source and .ko, is without the fix.
  */
 export async function kernelRpms(): Promise<KernelRpms> {
   const kernel = await ensureKernel('debian-6.1', silentProgress);
   const { release } = kernel;
-  const dir = cacheDir('test', `kernel-rpms-${kernel.key}-unfixed`);
+  const dir = cacheDir('test', `kernel-rpms-${kernel.key}-unfixed2`);
   await buildOnce(dir, async (out) => {
     const tree = await ensureBuildTree(kernel, silentProgress);
     const unfixed = await ensureModule('unpatched', kernel, silentProgress);
@@ -70,7 +70,11 @@ export async function kernelRpms(): Promise<KernelRpms> {
     }
     const debug = join(root, 'usr/lib/debug/lib/modules', release);
     await mkdir(debug, { recursive: true });
-    await cp(kernel.vmlinux ?? '', join(debug, 'vmlinux'));
+    await writeFile(
+      join(top, 'vmlinux.c'),
+      `const char banner[] = "Linux version ${release} (for tests)"; int main(void) { return banner[0]; }\n`,
+    );
+    await execa('gcc-12', ['-g', '-o', join(debug, 'vmlinux'), join(top, 'vmlinux.c')]);
     const name = `linux-${release}`;
     await mkdir(join(top, 'SOURCES'), { recursive: true });
     await cp(tree.source ?? '', join(top, name), { recursive: true });

@@ -1,6 +1,7 @@
 import test from 'ava';
 import type { Outcome, TrialOutcome } from '../../outcome/outcome-schema.js';
-import { judgeCell as judge } from '../../verdict/cell-verdict.js';
+import { judgeCell as judge, wantedBoots } from '../../verdict/cell-verdict.js';
+import { bootsNeeded, missChance, rateOf } from '../../verdict/statistics.js';
 
 const judgeCell = (list: TrialOutcome[], wanted: number) =>
   judge(list, { trials: wanted, isControl: false, control: null });
@@ -33,4 +34,55 @@ test('clean on slabs without tail pages comes with a warning', (t) => {
   t.deepEqual(judgeCell([trial], 1).warnings, []);
   const flat = { ...trial, guest: { slabs: { 'kmalloc-512': { order: 0, objectsPerSlab: 8 } } } };
   t.regex(judgeCell([flat as unknown as TrialOutcome], 1).warnings[0] ?? '', /order 0/);
+});
+
+test('infra errors that were tried again do not stand in the way of clean, and never count for it', (t) => {
+  t.is(judgeCell(trials('survived', 'infra-error', 'survived'), 2).verdict, 'clean');
+  t.is(judgeCell(trials('survived', 'infra-error', 'no-boot'), 2).verdict, 'inconclusive');
+  t.is(judgeCell(trials('infra-error', 'infra-error'), 2).verdict, 'inconclusive');
+  t.is(judgeCell(trials('survived', 'survived', 'hung'), 2).verdict, 'inconclusive');
+  t.like(judgeCell(trials('survived', 'infra-error', 'hung'), 1).statistics, {
+    counted: 1,
+    retried: 1,
+    odd: 1,
+    survived: 1,
+  });
+});
+
+test('a positive control that survives is void, and so is what depends on it', (t) => {
+  const control = judge(trials('survived', 'survived'), { trials: 2, isControl: true, control: null });
+  t.is(control.verdict, 'void');
+  const goal = { trials: 1, isControl: false, control: control.statistics };
+  t.is(judge([], goal).verdict, 'void');
+  t.is(judge(trials('survived'), goal).verdict, 'void');
+  // A panic is a panic, whatever the control did.
+  t.is(judge(trials('reproduced'), goal).verdict, 'panics');
+});
+
+test('the chance of a miss is the beta-binomial predictive of no panic', (t) => {
+  // By hand: 5 of 5 panicked; (1/7)(2/8)(3/9)(4/10).
+  t.true(Math.abs(missChance(5, 5, 4) - 1 / 210) < 1e-12);
+  t.is(missChance(5, 5, 0), 1);
+  // No knowledge: the average of (1 - p) over all p is one half.
+  t.is(missChance(0, 0, 1), 0.5);
+  t.is(bootsNeeded(5, 5, 0.99, 200), 4);
+  t.is(bootsNeeded(1, 1, 0.99, 200), 13);
+  t.is(bootsNeeded(0, 5, 0.99, 200), null);
+  t.is(bootsNeeded(1, 50, 0.99, 200), null);
+  const { statistics } = judgeCell(
+    trials('reproduced', 'reproduced', 'reproduced', 'survived', 'infra-error'),
+    4,
+  );
+  t.is(wantedBoots(statistics, 0.9), bootsNeeded(3, 4, 0.9, 200));
+});
+
+test("Wilson's interval: values of his formula", (t) => {
+  const near = (found: number | undefined, wanted: number): boolean =>
+    t.true(Math.abs((found ?? 9) - wanted) < 5e-4, `${found}`);
+  near(rateOf(5, 5)?.low, 0.5655);
+  near(rateOf(5, 5)?.high, 1);
+  near(rateOf(0, 10)?.high, 0.2775);
+  near(rateOf(8, 10)?.low, 0.4902);
+  near(rateOf(8, 10)?.high, 0.9433);
+  t.is(rateOf(0, 0), null);
 });
