@@ -328,17 +328,21 @@ const parser = globalOptions(yargs(argv))
   )
   .command(
     'clean',
-    'remove leftovers of dead runs; --cache for the caches',
+    'remove leftovers of dead runs; --cache for the caches, but kernels and modules of your own stay (kernel rm)',
     (y) =>
       y.option('cache', { type: 'boolean', default: false, describe: 'everything fetched and built, too' }),
     does(clean),
   )
   .demandCommand(1, 'which command?')
-  .parserConfiguration({ 'duplicate-arguments-array': false })
   .strict()
   .recommendCommands()
   .wrap(process.stdout.isTTY ? Math.min(120, process.stdout.columns) : 120)
   .check((args) => {
+    // yargs makes a list of an option that is given twice.
+    const lists = ['_', 'files', 'names', 'devel'];
+    for (const [name, value] of Object.entries(args))
+      if (Array.isArray(value) && !lists.includes(name))
+        throw new UsageError('bad-usage', `--${name}: is given ${value.length} times`);
     for (const [name, least] of Object.entries({ trials: 1, seed: 1, 'build-seconds': 1, retries: 0 })) {
       const value = args[name];
       if (value !== undefined && !(Number.isInteger(value) && (value as number) >= least))

@@ -34,7 +34,7 @@ export const tools = [
   tool('apt-get', 'apt', 'apt', "fetches Debian's packages"),
   tool('rpm', 'rpm', 'rpm', 'reads kernel RPMs', 'optional'),
   tool('rpmkeys', 'rpm', 'rpm', 'checks signatures of kernel RPMs', 'optional'),
-  tool('rpm2cpio', 'rpm2cpio', 'rpm', 'unpacks kernel RPMs', 'optional'),
+  tool('bsdtar', 'libarchive-tools', 'bsdtar', 'unpacks packages, and nothing outside their folder'),
   tool('gpg', 'gpg', 'gnupg2', 'checks signing keys', 'optional'),
   tool('curl', 'curl', 'curl', 'downloads kernel RPMs', 'optional'),
   tool('genext2fs', 'genext2fs', 'genext2fs', 'makes disk images', 'optional'),

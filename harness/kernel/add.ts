@@ -1,22 +1,22 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { copyFile, cp, mkdir, readdir, realpath } from 'node:fs/promises';
+import { copyFile, cp, mkdir, readdir, realpath, rm, stat } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { basename, join, resolve } from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { UsageError } from '../base/errors.js';
+import { firstLine, UsageError } from '../base/errors.js';
 import { contentKey, exists, scratchDir } from '../base/files.js';
 import type { Progress } from '../base/progress.js';
 import { command } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
-import { layOutBuildTree } from './build-tree.js';
+import { buildTreeContent, layOutBuildTree } from './build-tree.js';
 import { catalogue, knownKeys } from './catalogue.js';
 import { layOutDebugInfo } from './debug-info.js';
 import type { Kernel, KernelPackage } from './kernel.js';
 import { type FileKind, fileKind, findFiles, unpackPackage } from './package-files.js';
 import { kernelProfile } from './profile.js';
 import { checkRpm, requireSigned, rpmInfo, type SigningKey } from './rpm.js';
-import { layOut, storeKernel } from './store.js';
+import { layOut, missingModules, storeKernel } from './store.js';
 
 /** What `kernel add` is given. */
 export interface AddRequest {
@@ -53,41 +53,54 @@ export async function addKernel(request: AddRequest, progress: Progress): Promis
     const out = join(scratch.path, 'out');
     await mkdir(out);
     const build = { devel: request.devel, source: request.source ?? null };
-    let { debuginfo } = request;
+    const source = request.files.map((file) => basename(file)).join(', ');
+    let implied: string | undefined;
     if (origin === 'directory') {
       const dir = await realpath(request.files[0] ?? '');
       await copyDirectory(dir, out, update);
-      // The folder that a kernel was built in brings all the rest.
+      // The folder that a kernel was built in brings all the rest; built elsewhere, it has a link to its source.
+      const tree = (await exists(join(dir, 'drivers/scsi/libiscsi_tcp.c'))) ? dir : join(dir, 'source');
       if (build.devel.length === 0 && (await exists(join(dir, 'Module.symvers')))) build.devel = [dir];
-      if (build.source === null && (await exists(join(dir, 'drivers/scsi/libiscsi_tcp.c'))))
-        build.source = dir;
-      if (debuginfo === undefined && (await exists(join(dir, 'vmlinux')))) debuginfo = join(dir, 'vmlinux');
+      if (build.source === null && (await exists(join(tree, 'drivers/scsi/libiscsi_tcp.c'))))
+        build.source = await realpath(tree);
+      if (await exists(join(dir, 'vmlinux'))) implied = join(dir, 'vmlinux');
     } else
       for (const file of request.files) {
         update(`unpacking ${basename(file)}`);
         await unpackPackage(file, out);
       }
-    const source = request.files.map((file) => basename(file)).join(', ');
     const found = await layOut(out, source, update);
-    const config = join(out, 'boot', `config-${found.release}`);
-    const { unfit, notes } = await kernelProfile(found.release, config);
+    const { unfit, notes } = await fitness(out, found.release);
     if (unfit.length > 0 && !request.force)
       throw new UsageError(
         'unfit-kernel',
         `${source}: ${found.release} cannot show the bug: ${unfit.join('; ')}; --force takes it all the same`,
       );
     for (const note of [...unfit, ...notes]) progress.line(`${found.release}: ${note}`);
-    if (build.devel.length > 0) await layOutBuildTree(join(out, 'devel'), build, found.release, update);
+    const devel = join(out, 'devel');
+    if (build.devel.length > 0) await layOutBuildTree(devel, build, found.release, update);
     else if (build.source !== null)
       throw new UsageError(
         'no-devel',
         '--source without --devel: a module is built against the headers of --devel',
       );
-    if (debuginfo !== undefined) await layOutDebugInfo(join(out, 'debug'), debuginfo, found.release, update);
-    const version = packages[0]?.version || found.release;
-    const key = `${version.replace(/[^\w.+~-]/g, '_')}-${contentKey(...packages.map(({ sha256 = '' }) => sha256), origin === 'directory' ? await treeKey(out) : '')}`;
-    return await storeKernel(out, key, {
-      id: await chooseId(request.id, found.release),
+    const debug = join(out, 'debug');
+    if (request.debuginfo !== undefined)
+      await layOutDebugInfo(debug, request.debuginfo, found.release, update);
+    else if (implied !== undefined)
+      await layOutDebugInfo(debug, implied, found.release, update).catch(async (error: unknown) => {
+        await rm(debug, { recursive: true, force: true });
+        progress.line(`no debug info: ${firstLine(error)}`);
+      });
+    const [kernel] = packages;
+    const version = kernel?.version || found.release;
+    checkBelonging(request, packages, version);
+    const content = contentKey(await treeKey(out), ...(await buildTreeContent(devel, found.release)));
+    const verified = packages.every(
+      ({ signature }) => signature !== undefined && !signature.startsWith('not verified'),
+    );
+    return await storeKernel(out, `${version.replace(/[^\w.+~-]/g, '_')}-${content}`, {
+      id: await chooseId(request.id, found.release, origin === 'rpm' && verified),
       origin,
       ...found,
       version,
@@ -96,6 +109,27 @@ export async function addKernel(request: AddRequest, progress: Progress): Promis
       fetchedAt: new Date().toISOString(),
     });
   });
+}
+
+/** What a laid-out kernel lacks, by its configuration and by the modules that a guest would load. */
+async function fitness(out: string, release: string): Promise<{ unfit: string[]; notes: readonly string[] }> {
+  const { unfit, notes, modules } = await kernelProfile(release, join(out, 'boot', `config-${release}`));
+  if (unfit.length > 0) return { unfit: [...unfit], notes };
+  const missing = await missingModules(out, release, modules);
+  const text = `its packages have no ${missing.join(', ')} (is there one more package with modules?)`;
+  return { unfit: missing.length > 0 ? [text] : [], notes };
+}
+
+/** A source RPM of another version would give modules of another kernel. */
+function checkBelonging(request: AddRequest, packages: readonly KernelPackage[], version: string): void {
+  const at = request.files.length + request.devel.length;
+  const source = request.source === undefined ? undefined : packages[at];
+  const isRpm = source?.signature !== undefined;
+  if (isRpm && packages[0]?.signature !== undefined && source.version !== version)
+    throw new UsageError(
+      'wrong-source',
+      `${request.source}: is ${source.name} ${source.version}, not ${version}`,
+    );
 }
 
 function originOf(files: readonly string[], kinds: readonly FileKind[]): 'rpm' | 'deb' | 'directory' {
@@ -149,52 +183,74 @@ async function sha256Of(file: string): Promise<string> {
 
 /** Image, configuration and modules of a folder: one that a kernel was built in, or one with boot/ and lib/modules/. */
 async function copyDirectory(dir: string, out: string, update: (text: string) => void): Promise<void> {
-  const first = async (names: string[]): Promise<string | undefined> => {
-    for (const name of names) if (await exists(join(dir, name))) return join(dir, name);
-    return undefined;
-  };
-  const image = await first([
-    'arch/x86/boot/bzImage',
-    'bzImage',
-    'vmlinuz',
-    'boot/bzImage',
-    ...(await topLevel(dir, /^vmlinuz-/)),
-  ]);
-  const config = await first(['.config', 'config', 'boot/config', ...(await topLevel(dir, /^config-/))]);
-  if (!image) throw new UsageError('incomplete-kernel', `${dir}: there is no bzImage or vmlinuz in it`);
-  if (!config)
-    throw new UsageError('incomplete-kernel', `${dir}: there is no .config, config or config-RELEASE in it`);
   await mkdir(join(out, 'boot'));
   if (await exists(join(dir, 'modules.order'))) {
     update('make modules_install');
-    await command(await needProgram('make'), [
-      ...['-C', dir, '-s', `-j${availableParallelism()}`, 'modules_install'],
-      ...[`INSTALL_MOD_PATH=${out}`, 'INSTALL_MOD_STRIP=1', 'DEPMOD=true'],
-    ]);
+    const args = [
+      '-C',
+      dir,
+      '-s',
+      `-j${availableParallelism()}`,
+      'modules_install',
+      `INSTALL_MOD_PATH=${out}`,
+    ];
+    await command(await needProgram('make'), [...args, 'INSTALL_MOD_STRIP=1', 'DEPMOD=true']).catch(
+      (error: unknown) => {
+        throw new UsageError('incomplete-kernel', `${dir}: make modules_install: ${firstLine(error)}`, error);
+      },
+    );
   } else {
-    const modules = await first(['lib/modules', 'usr/lib/modules', 'modules/lib/modules']);
+    const modules = await first(dir, ['lib/modules', 'usr/lib/modules', 'modules/lib/modules']);
     if (!modules)
       throw new UsageError(
         'incomplete-kernel',
         `${dir}: there is no lib/modules in it, and no modules.order of a build`,
       );
     update('copying modules');
-    await cp(modules, join(out, 'lib/modules'), { recursive: true, verbatimSymlinks: true });
+    // The trees themselves, not links to them: they are changed here.
+    for (const name of await readdir(modules)) {
+      const tree = await realpath(join(modules, name));
+      if (!(await stat(tree)).isDirectory()) continue;
+      const links = (path: string): boolean => !['build', 'source'].some((link) => path === join(tree, link));
+      await cp(tree, join(out, 'lib/modules', name), {
+        recursive: true,
+        verbatimSymlinks: true,
+        filter: links,
+      });
+    }
   }
+  const [release = ''] = await readdir(join(out, 'lib/modules')).catch(() => []);
+  const own = (name: string): string[] => [
+    ...[
+      `${name}-${release}`,
+      `boot/${name}-${release}`,
+      `lib/modules/${release}/${name}`,
+      `usr/lib/modules/${release}/${name}`,
+    ],
+    ...[name, `boot/${name}`],
+  ];
+  const image = await first(dir, ['arch/x86/boot/bzImage', ...own('vmlinuz'), 'bzImage', 'boot/bzImage']);
+  const config = await first(dir, ['.config', ...own('config'), 'boot/.config']);
+  if (!image)
+    throw new UsageError(
+      'incomplete-kernel',
+      `${dir}: there is no bzImage, vmlinuz or vmlinuz-${release} in it`,
+    );
+  if (!config)
+    throw new UsageError(
+      'incomplete-kernel',
+      `${dir}: there is no .config, config or config-${release} in it`,
+    );
   await copyFile(image, join(out, 'boot/vmlinuz'));
   await copyFile(config, join(out, 'boot/config'));
 }
 
-/** Paths of files directly in a folder or in its boot/. */
-async function topLevel(dir: string, pattern: RegExp): Promise<string[]> {
-  const found: string[] = [];
-  for (const place of ['', 'boot/'])
-    for (const name of await readdir(join(dir, place)).catch(() => []))
-      if (pattern.test(name)) found.push(`${place}${name}`);
-  return found.sort();
+async function first(dir: string, names: readonly string[]): Promise<string | undefined> {
+  for (const name of names) if (await exists(join(dir, name))) return join(dir, name);
+  return undefined;
 }
 
-/** Content of a kernel's own files, which no package's checksum vouches for. */
+/** Content of a kernel's own files. */
 async function treeKey(out: string): Promise<string> {
   const sums: string[] = [];
   for (const file of await findFiles(out, /^boot\/(vmlinuz|config)-|^lib\/modules\/.*\.ko$/))
@@ -202,23 +258,22 @@ async function treeKey(out: string): Promise<string> {
   return contentKey(...sums);
 }
 
-/** The name that the user gave, the catalogue's for this release, or the release itself. */
-async function chooseId(wanted: string | undefined, release: string): Promise<string> {
+/** The name that the user gave; for a verified RPM the catalogue's for its release; else the release itself. */
+async function chooseId(wanted: string | undefined, release: string, verified: boolean): Promise<string> {
   const known = await catalogue();
-  const rpmEntry = (id: string): boolean => known[id]?.origin === 'rpm';
-  const ofRelease = Object.entries(known).find(
-    ([id, entry]) => rpmEntry(id) && entry.origin === 'rpm' && release.startsWith(`${entry.version}.`),
+  const listed = Object.entries(known).find(
+    ([, entry]) => entry.origin === 'rpm' && entry.release === release,
   )?.[0];
-  const id = wanted ?? ofRelease ?? release;
+  const id = wanted ?? (verified ? listed : undefined) ?? release;
   if (!/^[A-Za-z0-9][\w.+~-]*$/.test(id))
     throw new UsageError(
       'bad-usage',
       `--id ${id}: may hold letters, digits, '.', '_', '+', '~' and '-' only`,
     );
-  if (Object.hasOwn(known, id) && !rpmEntry(id))
+  if (known[id]?.origin === 'debian')
     throw new UsageError(
       'bad-usage',
-      `--id ${id}: is the catalogue's name for ${known[id]?.summary}: choose another`,
+      `--id ${id}: is the catalogue's name for ${known[id].summary}: choose another`,
     );
   return id;
 }

@@ -98,12 +98,23 @@ export async function layOutBuildTree(
   update: (text: string) => void,
 ): Promise<void> {
   const tree = join(out, 'tree');
-  for (const file of files.devel) {
-    update(`unpacking ${file.replace(/.*\//, '')}`);
-    if ((await fileKind(file)) === 'directory') await linkFolder(await realpath(file), tree);
-    else await unpackPackage(file, tree);
+  const kinds = await Promise.all(files.devel.map(fileKind));
+  const [first = ''] = files.devel;
+  if (kinds.includes('directory')) {
+    if (files.devel.length > 1)
+      throw new UsageError(
+        'odd-files',
+        `${files.devel.join(', ')}: headers are either one folder or packages`,
+      );
+    // The user's own folder: read where it is, and never changed.
+    await linkFolder(await realpath(first), tree);
+  } else {
+    for (const file of files.devel) {
+      update(`unpacking ${file.replace(/.*\//, '')}`);
+      await unpackPackage(file, tree);
+    }
+    await relocate(tree);
   }
-  await relocate(tree);
   const { headers } = await openBuildTree(out, release);
   for (const name of ['Makefile', 'Module.symvers', 'include/generated/utsrelease.h'])
     if (!(await exists(join(headers, name))))
@@ -120,7 +131,7 @@ export async function layOutBuildTree(
   if (files.source === null) return;
   update(`taking the module's source out of ${files.source.replace(/.*\//, '')}`);
   await using scratch = await scratchDir('source');
-  await extractSources(files.source, join(out, 'source'), scratch.path);
+  await extractSources(files.source, join(out, 'source'), scratch.path, release);
 }
 
 async function openBuildTree(dir: string, release: string): Promise<BuildTree> {
@@ -158,22 +169,35 @@ async function relocate(tree: string): Promise<void> {
   }
 }
 
-async function extractSources(from: string, target: string, scratch: string): Promise<void> {
+async function extractSources(from: string, target: string, scratch: string, release: string): Promise<void> {
   const unpacked = join(scratch, 'unpacked');
   await mkdir(unpacked);
   const kind = await fileKind(from);
   let top = from;
   if (kind !== 'directory') {
     const archive = kind === 'tar' ? from : await sourceArchive(from, kind, join(scratch, 'package'));
-    const members = moduleSources.map((file) => `*/${file}`);
+    const members = [...moduleSources.map((file) => `*/${file}`), '*/Makefile'];
     const done = await execa(
       await needProgram('tar'),
-      ['-x', '-f', archive, '-C', unpacked, '--strip-components=1', '--wildcards', ...members],
+      [
+        '-x',
+        '-f',
+        archive,
+        '-C',
+        unpacked,
+        '--strip-components=1',
+        '--wildcards',
+        '--no-wildcards-match-slash',
+        ...members,
+      ],
       { reject: false, env: { LC_ALL: 'C' } },
     );
     if (done.failed && !/Not found in archive/.test(done.stderr)) throw commandError('tar', done);
     top = unpacked;
   }
+  const version = await sourceVersion(top);
+  if (version !== null && !new RegExp(`^${version.replaceAll('.', '\\.')}(?![0-9])`).test(release))
+    throw new UsageError('wrong-source', `${from}: is the source of ${version}, not of ${release}`);
   for (const file of moduleSources) {
     const to = join(target, file);
     await mkdir(dirname(to), { recursive: true });
@@ -183,9 +207,29 @@ async function extractSources(from: string, target: string, scratch: string): Pr
   }
 }
 
+/** Version and patch level of a kernel source by its Makefile, such as "3.10"; null if it has none. What follows differs between a package's name and its Makefile. */
+async function sourceVersion(top: string): Promise<string | null> {
+  const text = await readFile(join(top, 'Makefile'), 'utf8').catch(() => '');
+  const [version, patchlevel] = ['VERSION', 'PATCHLEVEL'].map(
+    (name) => new RegExp(`^${name} = (\\d+)`, 'm').exec(text)?.[1],
+  );
+  return version !== undefined && patchlevel !== undefined ? `${version}.${patchlevel}` : null;
+}
+
+/** Content of what modules are built from and against, which a kernel's name has to change with. */
+export async function buildTreeContent(dir: string, release: string): Promise<Buffer[]> {
+  if (!(await exists(dir))) return [];
+  const { headers, source } = await openBuildTree(dir, release);
+  const files = [
+    ...['Module.symvers', '.config', 'include/generated/autoconf.h'].map((name) => join(headers, name)),
+    ...(source === null ? [] : moduleSources.map((name) => join(source, name))),
+  ];
+  return Promise.all(files.map((file) => readFile(file).catch(() => Buffer.alloc(0))));
+}
+
 /** The kernel's source archive inside a source package. */
 async function sourceArchive(from: string, kind: string, dir: string): Promise<string> {
-  await unpackPackage(from, dir, kind === 'deb' ? './usr/src/linux-source-*.tar.*' : 'linux-*.tar.*');
+  await unpackPackage(from, dir, kind === 'deb' ? './usr/src/linux-source-*.tar.*' : 'linux-*.tar*');
   const folder = kind === 'deb' ? join(dir, 'usr/src') : dir;
   const names = (await readdir(folder).catch(() => [])).filter((name) => /^linux-.*\.tar\.\w+$/.test(name));
   const [name] = names;

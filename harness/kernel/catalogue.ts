@@ -33,7 +33,8 @@ const entrySchema = z.discriminatedUnion('origin', [
   }),
   z.strictObject({
     origin: z.literal('rpm'),
-    version: z.string(),
+    version: z.string().describe("the packages' version-release"),
+    release: z.string().describe('uname -r of the kernel in them'),
     kernel: z.array(packageRef).min(1),
     devel: packageRef.optional(),
     sources: packageRef.optional(),

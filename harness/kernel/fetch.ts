@@ -62,6 +62,11 @@ async function fetchRpmKernel(
     await unpackPackage(file, out);
   }
   const found = await layOut(out, id, update);
+  if (found.release !== entry.release)
+    throw new UsageError(
+      'wrong-kernel',
+      `${id}: the packages hold ${found.release}, not ${entry.release}: nothing was kept`,
+    );
   if (devel)
     await layOutBuildTree(
       join(out, 'devel'),
@@ -69,9 +74,15 @@ async function fetchRpmKernel(
       found.release,
       update,
     );
+  // A signature shows who made a package, not which: a mirror may hold another under the name.
   const packages = await Promise.all(
     got.map(async ({ file, sha256, signature }) => {
       const { name, version } = await rpmInfo(file);
+      if (version !== entry.version)
+        throw new UsageError(
+          'wrong-kernel',
+          `${file.replace(/.*\//, '')}: is ${name} ${version}, not ${entry.version}: nothing was kept`,
+        );
       return { name, version, sha256, signature };
     }),
   );

@@ -30,32 +30,29 @@ export async function fileKind(path: string): Promise<FileKind> {
 }
 
 /**
- * Unpacks a package into `out`, or only what matches `only` (a glob over the path inside, which begins with "./"). Nothing lands outside `out`.
- * Throws UsageError if the package is damaged.
+ * Unpacks a package into `out`, or only what matches `only` (a glob over the path inside, which begins with "./"). bsdtar lets nothing land outside `out`, not
+ * through links that this or an earlier package brought either. Throws UsageError if the package is damaged.
  */
 export async function unpackPackage(path: string, out: string, only?: string): Promise<void> {
   const kind = await fileKind(path);
+  if (kind !== 'rpm' && kind !== 'deb')
+    throw new UsageError('odd-file', `${path}: neither an RPM nor a .deb`);
   await mkdir(out, { recursive: true });
   // Programs first: a pipe that is joined late has lost its beginning.
-  const need = kind === 'rpm' ? (['rpm2cpio', 'cpio'] as const) : (['dpkg-deb', 'tar'] as const);
-  const [opener, unpacker] = [await needProgram(need[0]), await needProgram(need[1])];
-  const stdout = { buffer: { stdout: false } } as const;
+  const [bsdtar, dpkg] = [await needProgram('bsdtar'), kind === 'deb' ? await needProgram('dpkg-deb') : ''];
+  const args = (file: string): string[] => [
+    ...['-x', '-C', out, '--no-same-owner', '-f', file],
+    ...(only === undefined ? [] : ['--fast-read', only]),
+  ];
   try {
-    if (kind === 'rpm')
-      await execa(opener, [path], stdout).pipe(
-        unpacker,
-        ['-idm', '--quiet', '--no-absolute-filenames', ...(only ? [only] : [])],
-        { cwd: out },
-      );
-    else if (kind === 'deb' && only === undefined) await command(opener, ['-x', path, out]);
-    else if (kind === 'deb')
-      // --occurrence makes tar stop reading once it has the file: dpkg-deb then ends on a closed pipe, and only tar's word counts.
-      await execa(opener, ['--fsys-tarfile', path], { ...stdout, reject: false }).pipe(unpacker, [
-        ...['-x', '-C', out, '--wildcards', '--occurrence=1', only ?? '*'],
-      ]);
-    else throw new UsageError('odd-file', `${path}: neither an RPM nor a .deb`);
+    if (kind === 'rpm') await command(bsdtar, args(path));
+    // --fast-read stops once it has the file: dpkg-deb then ends on a closed pipe, and only bsdtar's word counts.
+    else
+      await execa(dpkg, ['--fsys-tarfile', path], {
+        buffer: { stdout: false },
+        reject: only === undefined,
+      }).pipe(bsdtar, args('-'));
   } catch (error) {
-    if (error instanceof UsageError) throw error;
     const words = commandError(basename(path), error).message;
     throw new UsageError('damaged-package', `${path}: cannot be unpacked: ${words}`, error);
   }

@@ -1,4 +1,4 @@
-import { copyFile, mkdir, readdir, readFile, rename, rm, symlink } from 'node:fs/promises';
+import { copyFile, mkdir, readdir, readFile, realpath, rename, rm, symlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { execa } from 'execa';
 import { InfraError, UsageError } from '../base/errors.js';
@@ -27,7 +27,8 @@ export async function presentKernel(id: string): Promise<Kernel | null> {
   const dir = kernelsDir(id, key);
   const text = await readFile(join(dir, 'kernel.json'), 'utf8').catch(() => null);
   if (text === null) return null;
-  const record = kernelRecordSchema.parse(JSON.parse(text));
+  const record = parseRecord(text);
+  if (!record) return null;
   const vmlinux = join(dir, 'vmlinux-boot');
   const config = join(dir, 'boot', `config-${record.release}`);
   return {
@@ -40,6 +41,15 @@ export async function presentKernel(id: string): Promise<Kernel | null> {
     modulesRoot: dir,
     profile: await kernelProfile(record.release, config),
   };
+}
+
+/** A record that was damaged counts as none. */
+function parseRecord(text: string): KernelRecord | null {
+  try {
+    return kernelRecordSchema.parse(JSON.parse(text));
+  } catch {
+    return null;
+  }
 }
 
 /** True if this build of a kernel is on this host. */
@@ -55,13 +65,19 @@ export async function useKernel(id: string, key: string): Promise<Kernel> {
   return kernel;
 }
 
-/** Puts a kernel that `layOut` has made in `out` into the cache. It is there whole or not at all. */
+/**
+ * Puts a kernel that `layOut` has made in `out` into the cache. It is there whole or not at all. Where the same build is there already, what is new about it
+ * (debug info, who vouches for it) is added.
+ */
 export async function storeKernel(out: string, key: string, record: KernelRecord): Promise<Kernel> {
   await writeJson(join(out, 'kernel.json'), record);
   const dir = kernelsDir(record.id, key);
   await mkdir(dirname(dir), { recursive: true, mode: 0o700 });
   await rename(out, dir).catch(async (error: unknown) => {
     if (!(await hasKernel(record.id, key))) throw error;
+    if (await exists(join(out, 'debug')))
+      await rename(join(out, 'debug'), join(dir, 'debug')).catch(() => {});
+    await writeJson(join(dir, 'kernel.json'), record);
   });
   return useKernel(record.id, key);
 }
@@ -89,6 +105,10 @@ export async function layOut(
   }
   const release = await soleRelease(root, source);
   await mkdir(join(root, 'boot'), { recursive: true });
+  // A link to the host's own folders would have them changed below.
+  for (const place of ['boot', 'lib', 'lib/modules', join('lib/modules', release)])
+    if ((await realpath(join(root, place))) !== join(await realpath(root), place))
+      throw new UsageError('odd-kernel', `${source}: its ${place} is a link to elsewhere`);
   const tree = join(root, 'lib/modules', release);
   await settle(root, source, `vmlinuz-${release}`, [join(tree, 'vmlinuz'), join(root, 'boot/vmlinuz')]);
   await settle(root, source, `config-${release}`, [join(tree, 'config'), join(root, 'boot/config')]);
@@ -154,4 +174,19 @@ async function unpackModules(root: string): Promise<void> {
 export async function linkFolder(target: string, link: string): Promise<void> {
   await mkdir(dirname(link), { recursive: true });
   await symlink(target, link);
+}
+
+/** Those of `modules` that a laid-out kernel has neither as a file nor built in, dependencies included. */
+export async function missingModules(
+  root: string,
+  release: string,
+  modules: readonly string[],
+): Promise<string[]> {
+  const modprobe = await needProgram('modprobe');
+  const missing: string[] = [];
+  for (const name of modules) {
+    const args = ['-d', root, '-S', release, '--show-depends', '--ignore-install', name];
+    if ((await execa(modprobe, args, { reject: false })).failed) missing.push(name);
+  }
+  return missing;
 }

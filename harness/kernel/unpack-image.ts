@@ -1,7 +1,7 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { gunzipSync } from 'node:zlib';
 import { execa } from 'execa';
-import { InfraError } from '../base/errors.js';
+import { UsageError } from '../base/errors.js';
 import { needProgram } from '../host/tools.js';
 
 /** ELF note XEN_ELFNOTE_PHYS32_ENTRY: the kernel has a PVH entry point, so QEMU can boot the unpacked image. */
@@ -16,7 +16,7 @@ const PVH_TYPE = 18;
 export async function unpackImage(vmlinuz: string): Promise<Buffer | null> {
   const image = await readFile(vmlinuz);
   if (image.length < 0x260 || image.toString('latin1', 0x202, 0x206) !== 'HdrS')
-    throw new InfraError('not-a-kernel', `${vmlinuz} is not an x86 kernel image`);
+    throw new UsageError('not-a-kernel', `${vmlinuz} is not an x86 kernel image`);
   if (image.readUInt16LE(0x206) < 0x208) return null;
   const sectors = image[0x1f1] || 4;
   const start = (sectors + 1) * 512 + image.readUInt32LE(0x248);

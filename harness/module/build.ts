@@ -1,7 +1,7 @@
-import { copyFile, cp, mkdir, writeFile } from 'node:fs/promises';
+import { chmod, copyFile, cp, mkdir, readdir, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { execa } from 'execa';
-import { firstLine, UsageError } from '../base/errors.js';
+import { firstLine, InterruptedError, UsageError } from '../base/errors.js';
 import { scratchDir } from '../base/files.js';
 import type { Progress } from '../base/progress.js';
 import { needProgram } from '../host/tools.js';
@@ -53,6 +53,9 @@ export async function buildModule(
     await mkdir(source);
     for (const file of moduleSources) await copyFile(join(work, file), join(source, basename(file)));
     await writeFile(join(source, 'Makefile'), 'obj-m := libiscsi_tcp.o\n');
+    // Whoever builds may read it, whatever this user's umask.
+    await chmod(source, 0o755);
+    for (const file of await readdir(source)) await chmod(join(source, file), 0o644);
     const out = join(scratch.path, 'out');
     await mkdir(out);
     const job: BuildJob = { kernel, tree, source, out, seconds: options.buildSeconds, update };
@@ -69,6 +72,7 @@ export async function buildModule(
         `module ${name} does not compile for ${kernel.id}: ${said.trim()}`,
       );
     }
+    if (signal?.aborted) throw new InterruptedError();
     await copyFile(join(out, 'libiscsi_tcp.ko'), target);
   });
 }
@@ -87,12 +91,13 @@ async function build(
     job.update(`${firstLine(error)}: building in a container`);
     return buildInContainer(job, options.builderImage, signal);
   }
-  return buildOnHost(job, compiler);
+  return buildOnHost(job, compiler, signal);
 }
 
 async function buildOnHost(
   { tree, source, out, seconds, update }: BuildJob,
   compiler: Compiler,
+  signal: AbortSignal | undefined,
 ): Promise<BuildResult> {
   await using scratch = await scratchDir('make');
   const dir = join(scratch.path, 'build');
@@ -103,8 +108,9 @@ async function buildOnHost(
   const made = await execa(
     await needProgram('timeout'),
     ['-k', '5', String(seconds), await needProgram('make'), ...makeArguments(place)],
-    { all: true, reject: false, env: { LC_ALL: 'C' } },
+    { all: true, reject: false, env: { LC_ALL: 'C' }, ...(signal ? { cancelSignal: signal } : {}) },
   );
+  if (signal?.aborted) throw new InterruptedError();
   if (!made.failed) await copyFile(join(dir, 'libiscsi_tcp.ko'), join(out, 'libiscsi_tcp.ko'));
   return {
     failed: made.failed,

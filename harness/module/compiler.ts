@@ -19,6 +19,11 @@ export interface Compiler {
  * kernel's headers can take it. Throws UsageError if there is none.
  */
 export async function hostCompiler(kernel: Kernel, tree: BuildTree): Promise<Compiler> {
+  if (kernel.compiler?.startsWith('clang'))
+    throw new UsageError(
+      'wrong-compiler',
+      `${kernel.id} was built with ${kernel.compiler}, and modules are built with gcc here: build it yourself and give the .ko`,
+    );
   const wanted = /^gcc (\d+)\.(\d+)/.exec(kernel.compiler ?? '');
   const found: Compiler[] = [];
   const names = wanted ? [`gcc-${wanted[1]}`, `gcc-${wanted[1]}.${wanted[2]}`, 'gcc'] : ['gcc'];

@@ -1,4 +1,4 @@
-import { access, chown, readFile } from 'node:fs/promises';
+import { access, chown, readFile, realpath } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import Docker from 'dockerode';
@@ -64,14 +64,26 @@ export async function buildInContainer(
         if (error instanceof InterruptedError || error instanceof UsageError) throw error;
         throw new InfraError('docker-failed', `the Docker engine failed: ${firstLine(error)}`, error);
       } finally {
-        if (image.temporary)
-          await docker
-            .getImage(image.name)
-            .remove({ force: true })
-            .catch(() => {});
+        await image.forget();
       }
     })(),
   );
+}
+
+/** $1: the kernel's gcc series; $2: seconds; the rest: make's arguments. */
+const SCRIPT = `wanted=$1 seconds=$2
+shift 2
+found=$(gcc -dumpfullversion -dumpversion)
+case $found in
+"$wanted" | "$wanted".*) ;;
+*) echo "error: the builder image has gcc $found, and the kernel was built with gcc $wanted"; exit 1 ;;
+esac
+mkdir /tmp/build && cp /source/* /tmp/build/ && timeout -k 5 "$seconds" make "$@" && cp /tmp/build/libiscsi_tcp.ko /out/`;
+
+/** What has to agree between compilers: major version, for gcc 4 the minor too. */
+function seriesOf(version: string): string {
+  const [major = '', minor = ''] = version.split('.');
+  return Number(major) < 5 ? `${major}.${minor}` : major;
 }
 
 async function runBuild(
@@ -84,9 +96,18 @@ async function runBuild(
   const uid = process.getuid?.() || NOBODY;
   if (process.getuid?.() === 0) await chown(out, NOBODY, NOBODY);
   const version = compilerVersion(job.kernel);
+  // A folder of the user's names itself, and the source that it was built from, by absolute paths: those must hold inside too.
+  const root = await realpath(tree.root);
+  const kernelAt = root === tree.root ? '/kernel' : root;
+  const outOfTree = await realpath(join(root, 'source')).catch(() => null);
+  const mounts = [
+    { Source: root, Target: kernelAt },
+    ...(outOfTree === null ? [] : [{ Source: outOfTree, Target: outOfTree }]),
+    { Source: source, Target: '/source' },
+  ];
   const place = {
-    headers: headersBelow(tree, '/kernel'),
-    root: '/kernel',
+    headers: headersBelow(tree, kernelAt),
+    root: kernelAt,
     dir: '/tmp/build',
     cc: 'gcc',
     version,
@@ -98,21 +119,18 @@ async function runBuild(
     WorkingDir: '/tmp',
     Labels: { loopanic: 'build' },
     Entrypoint: [],
-    Cmd: [
-      ...[
-        '/bin/sh',
-        '-c',
-        'gcc --version | head -n 1 && mkdir /tmp/build && cp /source/* /tmp/build/ && timeout -k 5 "$0" make "$@" && cp /tmp/build/libiscsi_tcp.ko /out/',
-      ],
-      ...[String(seconds), ...makeArguments(place)],
-    ],
+    Cmd: [...['/bin/sh', '-c', SCRIPT, 'build', seriesOf(version), String(seconds), ...makeArguments(place)]],
     NetworkDisabled: true,
     AttachStdout: true,
     AttachStderr: true,
     HostConfig: {
       NetworkMode: 'none',
       ReadonlyRootfs: true,
-      Binds: [`${tree.root}:/kernel:ro`, `${source}:/source:ro`, `${out}:/out:rw`],
+      // Mounts, not Binds: where the engine does not see our folders (another host), it says so.
+      Mounts: [
+        ...mounts.map((mount) => ({ ...mount, Type: 'bind' as const, ReadOnly: true })),
+        { Type: 'bind', Source: out, Target: '/out' },
+      ],
       Tmpfs: { '/tmp': 'rw,exec,size=512m,mode=1777' },
       Memory: MEMORY_MIB * MIB,
       PidsLimit: 512,
@@ -156,8 +174,8 @@ function compilerVersion(kernel: Kernel): string {
 
 interface BuilderImage {
   name: string;
-  /** Made for this build only. */
-  temporary: boolean;
+  /** Removes what was brought in for this build only. */
+  forget: () => Promise<void>;
 }
 
 /** An image from a file: `docker save`'s, or a root file system as a tarball. Compressed or not. */
@@ -172,7 +190,7 @@ async function importImage(docker: Docker, file: string, { update }: BuildJob): 
       error,
     );
   });
-  const before = new Set((await docker.listImages()).map(({ Id }) => Id));
+  const forget = await imageKeeper(docker);
   update(`importing the builder image ${file.replace(/.*\//, '')}`);
   try {
     if (!listing.failed) {
@@ -180,21 +198,45 @@ async function importImage(docker: Docker, file: string, { update }: BuildJob): 
       const said = await collect(answer);
       const name = /Loaded image(?: ID)?: (\S+?)(?:\\n|"|\s|$)/.exec(said)?.[1];
       if (!name) throw new Error(`the engine did not say what it loaded: ${said.trim().split('\n').at(-1)}`);
-      const { Id } = await docker.getImage(name).inspect();
-      return { name, temporary: !before.has(Id) };
+      return { name, forget };
     }
     const answer = await docker.importImage(file, { repo: tag, tag: 'file' });
     const said = await collect(answer);
     const failure = /"error":"([^"]*)"/.exec(said)?.[1];
     if (failure) throw new Error(failure);
-    return { name: `${tag}:file`, temporary: true };
+    return { name: `${tag}:file`, forget };
   } catch (error) {
+    await forget();
     throw new UsageError(
       'bad-builder-image',
       `--builder-image ${file}: the engine does not take it: ${firstLine(error)}`,
       error,
     );
   }
+}
+
+/** Remembers the engine's images; what it returns removes every image that came since, and gives tags back that one of them took. */
+async function imageKeeper(docker: Docker): Promise<() => Promise<void>> {
+  const before = await docker.listImages();
+  return async () => {
+    const known = new Set(before.map(({ Id }) => Id));
+    for (const { Id } of await docker.listImages())
+      if (!known.has(Id))
+        await docker
+          .getImage(Id)
+          .remove({ force: true })
+          .catch(() => {});
+    const tags = new Set((await docker.listImages()).flatMap(({ RepoTags }) => RepoTags ?? []));
+    for (const { Id, RepoTags } of before)
+      for (const full of RepoTags ?? []) {
+        const colon = full.lastIndexOf(':');
+        if (!tags.has(full) && !full.includes('<none>'))
+          await docker
+            .getImage(Id)
+            .tag({ repo: full.slice(0, colon), tag: full.slice(colon + 1) })
+            .catch(() => {});
+      }
+  };
 }
 
 async function collect(stream: NodeJS.ReadableStream): Promise<string> {
@@ -225,7 +267,7 @@ async function registryImage(docker: Docker, { kernel, update }: BuildJob): Prom
       () => true,
       () => false,
     );
-  if (there) return { name, temporary: false };
+  if (there) return { name, forget: async () => {} };
   update(`building the builder image ${builder.dir}`);
   const stream = await docker.buildImage(
     { context, src: ['Dockerfile'] },
@@ -249,5 +291,5 @@ async function registryImage(docker: Docker, { kernel, update }: BuildJob): Prom
       error,
     );
   });
-  return { name, temporary: false };
+  return { name, forget: async () => {} };
 }

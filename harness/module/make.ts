@@ -52,5 +52,8 @@ export function headersBelow(tree: BuildTree, mount: string): string {
 
 /** Exit codes of timeout(1) when it had to stop its command. */
 export function timedOut(exitCode: number | null | undefined, seconds: number): { why?: string } {
-  return exitCode === 124 || exitCode === 137 ? { why: `stopped after ${seconds} s (--build-seconds)` } : {};
+  if (exitCode === 124) return { why: `stopped after ${seconds} s (--build-seconds)` };
+  return exitCode === 137
+    ? { why: `killed: it took more than ${seconds} s (--build-seconds), or too much memory` }
+    : {};
 }

@@ -87,6 +87,7 @@ export async function ensureModule(
   progress: Progress,
   options: BuildOptions = BUILD_DEFAULTS,
   signal?: AbortSignal,
+  anew = false,
 ): Promise<Module> {
   await checkModuleId(id, kernel);
   const stock = stockModulePath(kernel);
@@ -104,11 +105,15 @@ export async function ensureModule(
     return found(file, `${basename(id)}@${contentKey(await readFile(file)).slice(0, 8)}`);
   }
   const build = async (name: string, change: Change, target: string): Promise<void> => {
-    await buildOnce(target, async (out) => {
-      await mkdir(out);
-      const to = join(out, KO);
-      await buildModule({ name, change, kernel, target: to }, options, progress, signal);
-    });
+    await buildOnce(
+      target,
+      async (out) => {
+        await mkdir(out);
+        const to = join(out, KO);
+        await buildModule({ name, change, kernel, target: to }, options, progress, signal);
+      },
+      anew,
+    );
   };
   if (kind === 'patch') {
     const change: Change = { kind: 'patches', files: [await realpath(id)] };
@@ -122,7 +127,7 @@ export async function ensureModule(
   const variant = (await variants())[id];
   if (!variant) throw new UsageError('unknown-module', `unknown module ${id}`);
   const file = await variantFile(id, variant, kernel);
-  if (await exists(file)) return found(file);
+  if (!anew && (await exists(file))) return found(file);
   if (variant.already !== undefined && (await sourceHas(variant.already, kernel, progress))) {
     progress.line(`module ${id}: ${kernel.id}'s source is so already: its stock module it is`);
     return found(stock);

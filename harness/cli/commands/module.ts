@@ -1,4 +1,4 @@
-import { EXIT, UsageError } from '../../base/errors.js';
+import { EXIT, interruptible, UsageError } from '../../base/errors.js';
 import { ensureKernel } from '../../kernel/fetch.js';
 import type { BuildOptions } from '../../module/build.js';
 import { ensureModule, type Module, type NamedModule, nameModule, variants } from '../../module/module.js';
@@ -29,10 +29,14 @@ export async function moduleBuild(args: ModuleBuildArgs, { signal }: Context): P
   const own = ownModule(args);
   const progress = progressFor();
   const names = args.names.length > 0 ? args.names : Object.keys(await variants());
-  const kernel = await ensureKernel(args.kernel, progress);
+  const kernel = await interruptible(ensureKernel(args.kernel, progress), signal);
   const made: Module[] = [];
   if (own) made.push(await nameModule(own, kernel, progress, args, signal));
-  else for (const name of names) made.push(await ensureModule(name, kernel, progress, args, signal));
+  else {
+    // A builder that is named is asked to build, whatever is there.
+    const anew = args.builder !== 'auto';
+    for (const name of names) made.push(await ensureModule(name, kernel, progress, args, signal, anew));
+  }
   const built = made.map(({ id, file, info }) => ({
     id,
     kernel: kernel.id,

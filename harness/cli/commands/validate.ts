@@ -1,8 +1,10 @@
-import { firstLine, LoopanicError, UsageError } from '../../base/errors.js';
+import { firstLine, interruptible, LoopanicError, UsageError } from '../../base/errors.js';
 import type { Progress } from '../../base/progress.js';
+import { checkKernelId } from '../../kernel/catalogue.js';
 import { ensureKernel } from '../../kernel/fetch.js';
+import { presentKernel } from '../../kernel/store.js';
 import type { BuildOptions } from '../../module/build.js';
-import { ensureModule } from '../../module/module.js';
+import { checkModuleId, ensureModule } from '../../module/module.js';
 import type { RunDocument } from '../../results/run-schema.js';
 import type { KeepDumps } from '../../session/after-crash.js';
 import { executeRun } from '../../session/execute.js';
@@ -34,7 +36,9 @@ export async function validate(args: ValidateArgs, { signal }: Context): Promise
   if (!(args.confidence > 0 && args.confidence < 1))
     throw new UsageError('bad-usage', '--confidence: must be between 0 and 1, as 0.99');
   const progress = progressFor();
-  const control = args.control ?? (await chooseControl(args, progress, signal));
+  await checkKernelId(args.kernel);
+  await checkModuleId(args.module, await presentKernel(args.kernel));
+  const control = args.control ?? (await interruptible(chooseControl(args, progress, signal), signal));
   const { kernel, module, scenario, image, trials, retries, confidence, dump, keepDumps, results, accel } =
     args;
   if (control === module)

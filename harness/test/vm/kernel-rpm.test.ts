@@ -1,4 +1,15 @@
-import { copyFile, cp, mkdir, open, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import {
+  copyFile,
+  cp,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  symlink,
+  writeFile,
+} from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { basename, join } from 'node:path';
@@ -118,7 +129,7 @@ test.serial(
   'a kernel that cannot show the bug is refused with the reason, and taken with --force',
   async (t) => {
     const dir = await tempDir(t);
-    await execa('sh', ['-c', 'rpm2cpio "$1" | cpio -idm --quiet', 'sh', rpms.kernel], { cwd: dir });
+    await execa('sh', ['-c', 'bsdtar -xf "$1"', 'sh', rpms.kernel], { cwd: dir });
     const config = join(dir, 'boot', `config-${rpms.release}`);
     await writeFile(
       config,
@@ -137,6 +148,100 @@ test.serial(
     const forced = await loopanic([...args, '--force', '--json']);
     t.is(forced.code, 0, forced.stderr);
     t.is(JSON.parse(forced.stdout).unfit.length, 1);
+  },
+);
+
+test.serial('what is unpacked stays in its folder, and a folder of the user is not changed', async (t) => {
+  const dir = await tempDir(t);
+  await execa('sh', ['-c', 'bsdtar -xf "$1"', 'sh', rpms.kernel], { cwd: dir });
+  const tree = join(dir, 'elsewhere');
+  await rename(join(dir, 'lib/modules', rpms.release), tree);
+  await symlink(tree, join(dir, 'lib/modules', rpms.release));
+  await mkdir(join(tree, 'extra'));
+  const before = (await readdir(tree, { recursive: true })).sort();
+  const added = await loopanic(['kernel', 'add', dir, '--id', 'test-forced']);
+  t.is(added.code, 0, added.stderr);
+  t.deepEqual((await readdir(tree, { recursive: true })).sort(), before);
+
+  // One RPM brings a link out of its folder, a second one a file through it.
+  const outside = join(dir, 'outside');
+  await mkdir(outside);
+  const spec = (name: string, install: string, file: string): string =>
+    `Name: ${name}\nVersion: 1\nRelease: 1\nSummary: x\nLicense: x\nBuildArch: noarch\nAutoReqProv: no\n%description\nx\n%install\nmkdir -p %{buildroot}/boot\n${install}\n%files\n${file}\n`;
+  const make = async (name: string, install: string, file: string): Promise<string> => {
+    await writeFile(join(dir, `${name}.spec`), spec(name, install, file));
+    await execa('rpmbuild', [
+      '-bb',
+      '--quiet',
+      '--define',
+      `_topdir ${dir}/rb`,
+      '--define',
+      `_rpmdir ${dir}`,
+      join(dir, `${name}.spec`),
+    ]);
+    return join(dir, 'noarch', `${name}-1-1.noarch.rpm`);
+  };
+  const link = await make('link', `ln -s ${outside} %{buildroot}/boot/esc`, '/boot/esc');
+  const through = await make(
+    'through',
+    'mkdir %{buildroot}/boot/esc; echo x >%{buildroot}/boot/esc/pwned',
+    '/boot/esc/pwned',
+  );
+  await loopanic(['kernel', 'add', rpms.kernel, link, through, '--id', 'test-forced'], {
+    timeoutSeconds: 100,
+  });
+  t.deepEqual(await readdir(outside), []);
+});
+
+test.serial(
+  'source and headers of another kernel are refused, and another source makes another kernel',
+  async (t) => {
+    const dir = await tempDir(t);
+    const source = join(dir, 'source');
+    await mkdir(join(source, 'drivers/scsi'), { recursive: true });
+    await execa(
+      'sh',
+      ['-c', 'bsdtar -xOf "$1" "linux-*.tar.xz" | tar -xJ --strip-components=1', 'sh', rpms.source],
+      { cwd: source },
+    );
+    await writeFile(join(source, 'Makefile'), 'VERSION = 3\nPATCHLEVEL = 10\nSUBLEVEL = 0\n');
+    const withSource = () =>
+      loopanic(
+        [
+          'kernel',
+          'add',
+          rpms.kernel,
+          '--devel',
+          rpms.devel,
+          '--source',
+          source,
+          '--id',
+          'test-forced',
+          '--json',
+        ],
+        {
+          timeoutSeconds: 100,
+        },
+      );
+    const foreign = await withSource();
+    t.is(foreign.code, 2);
+    t.regex(foreign.stderr, /source: is the source of 3\.10, not of 6\.1/);
+    await rm(join(source, 'Makefile'));
+    t.is((await withSource()).code, 0);
+    const build = async (): Promise<{ srcversion: string }[]> =>
+      JSON.parse(
+        (
+          await loopanic(['module', 'build', 'compound-head', '--kernel', 'test-forced', '--json'], {
+            timeoutSeconds: 60,
+          })
+        ).stdout,
+      );
+    const [one] = await build();
+    const file = join(source, 'drivers/scsi/libiscsi_tcp.c');
+    await writeFile(file, `${await readFile(file, 'utf8')}static int __maybe_unused changed;\n`);
+    t.is((await withSource()).code, 0);
+    const [other] = await build();
+    t.not(one?.srcversion, other?.srcversion);
   },
 );
 
@@ -164,7 +269,8 @@ mirrors:
 kernels:
   test-repo:
     origin: rpm
-    version: '6.1'
+    version: ${rpms.release.replace(/^([^-]+)-(.*)$/, (_, v, r) => `${v}-${r.replaceAll('-', '.')}`)}
+    release: ${rpms.release}
     kernel: [${ref(files.kernel)}]
     devel: ${ref(files.devel)}
     sources: ${ref(files.sources)}
