@@ -334,15 +334,17 @@ const parser = globalOptions(yargs(argv))
     does(clean),
   )
   .demandCommand(1, 'which command?')
+  // yargs makes a list of an option that is given twice; the last one counts, but for those that are lists.
+  .middleware((args) => {
+    const lists = ['_', 'files', 'names', 'devel'];
+    for (const [name, value] of Object.entries(args))
+      if (Array.isArray(value) && !lists.includes(name))
+        (args as Record<string, unknown>)[name] = value.at(-1);
+  }, true)
   .strict()
   .recommendCommands()
   .wrap(process.stdout.isTTY ? Math.min(120, process.stdout.columns) : 120)
   .check((args) => {
-    // yargs makes a list of an option that is given twice.
-    const lists = ['_', 'files', 'names', 'devel'];
-    for (const [name, value] of Object.entries(args))
-      if (Array.isArray(value) && !lists.includes(name))
-        throw new UsageError('bad-usage', `--${name}: is given ${value.length} times`);
     for (const [name, least] of Object.entries({ trials: 1, seed: 1, 'build-seconds': 1, retries: 0 })) {
       const value = args[name];
       if (value !== undefined && !(Number.isInteger(value) && (value as number) >= least))

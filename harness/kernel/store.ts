@@ -33,6 +33,7 @@ export async function presentKernel(id: string): Promise<Kernel | null> {
   const config = join(dir, 'boot', `config-${record.release}`);
   return {
     ...record,
+    compiler: record.compiler ?? (await compilerOf(dir, record.release)),
     dir,
     key,
     vmlinuz: join(dir, 'boot', `vmlinuz-${record.release}`),
@@ -41,6 +42,12 @@ export async function presentKernel(id: string): Promise<Kernel | null> {
     modulesRoot: dir,
     profile: await kernelProfile(record.release, config),
   };
+}
+
+/** What compiled a kernel's libiscsi_tcp, and so all of it. */
+async function compilerOf(modulesRoot: string, release: string): Promise<string | null> {
+  const stock = stockModulePath({ modulesRoot, release });
+  return (await exists(stock)) ? (await readModule(stock)).compiler : null;
 }
 
 /** A record that was damaged counts as none. */
@@ -120,9 +127,7 @@ export async function layOut(
   update('indexing modules');
   await command(await needProgram('depmod'), ['-b', root, release]);
   await writeUnpackedImage(join(root, 'boot', `vmlinuz-${release}`), join(root, 'vmlinux-boot'));
-  const stock = stockModulePath({ modulesRoot: root, release });
-  const compiler = (await exists(stock)) ? (await readModule(stock)).compiler : null;
-  return { release, compiler };
+  return { release, compiler: await compilerOf(root, release) };
 }
 
 /** Sees to it that boot/NAME is there, from the first of `places` if it is not. */

@@ -58,6 +58,7 @@ test.serial(
     t.regex(a.srcversion, /^[0-9A-F]{23}$/);
     t.is(a.srcversion, b.srcversion);
     t.is(a.vermagic, b.vermagic);
+    t.is(a.buildId, b.buildId, 'bit for bit');
     t.is(await left(), 0);
   },
 );
