@@ -68,6 +68,10 @@ if (process.env.NO_COLOR) process.env.FORCE_COLOR = '0';
 
 const kernel = { type: 'string', default: 'debian-6.1', describe: 'kernel id (loopanic kernel ls)' } as const;
 const image = { type: 'string', default: 'minimal', describe: 'guest image (loopanic image ls)' } as const;
+const anyImage = {
+  type: 'string',
+  describe: "guest image (loopanic image ls); default: the scenario's, or minimal",
+} as const;
 const dump = {
   choices: ['kdump', 'qmp', 'none'] as const,
   default: 'kdump' as const,
@@ -122,7 +126,7 @@ const parser = globalOptions(yargs(argv))
           default: 'stock',
           describe: 'module id (loopanic module ls) or path of a .ko or a .patch',
         })
-        .option('image', image)
+        .option('image', anyImage)
         .option('trials', trials)
         .option('dump', dump)
         .option('keep-dumps', { ...keepDumps, default: 'all' as const })
@@ -173,7 +177,7 @@ const parser = globalOptions(yargs(argv))
           default: 0.99,
           describe: 'probability with which a module as bad as the control is to be caught',
         })
-        .option('image', image)
+        .option('image', anyImage)
         .option('trials', { ...trials, default: 5, describe: 'boots of the positive control' })
         .option('retries', retries)
         .option('dump', dump)
@@ -187,8 +191,24 @@ const parser = globalOptions(yargs(argv))
     (y) =>
       buildOptions(y)
         .positional('file', { type: 'string', demandOption: true, describe: 'matrix file (YAML)' })
-        .option('image', image)
-        .option('trials', trials)
+        .option('kernel', { ...oneEach, default: [] as string[], describe: 'only this kernel (repeat)' })
+        .option('only', {
+          ...oneEach,
+          default: [] as string[],
+          describe:
+            'only cells whose kernel+module+scenario this glob matches (repeat); their controls come along',
+        })
+        .option('list', { type: 'boolean', default: false, describe: 'the plan: cells, boots, time, disk' })
+        .option('resume', { type: 'string', describe: 'go on with a run that was interrupted (its id)' })
+        .option('confidence', {
+          type: 'number',
+          describe:
+            'boots of cells with a control: until a module as bad as the control would have been caught with this probability',
+        })
+        .option('image', anyImage)
+        .option('trials', { ...trials, describe: 'boots of each cell; with --confidence of each control' })
+        .option('retries', retries)
+        .option('seed', { type: 'number', describe: "repeats the trials' random choices" })
         .option('dump', dump)
         .option('keep-dumps', { ...keepDumps, default: 'first' as const }),
     doesOwnCleanup(matrix),
@@ -336,7 +356,7 @@ const parser = globalOptions(yargs(argv))
   .demandCommand(1, 'which command?')
   // yargs makes a list of an option that is given twice; the last one counts, but for those that are lists.
   .middleware((args) => {
-    const lists = ['_', 'files', 'names', 'devel'];
+    const lists = ['_', 'files', 'names', 'devel', 'only', ...(args._[0] === 'matrix' ? ['kernel'] : [])];
     for (const [name, value] of Object.entries(args))
       if (Array.isArray(value) && !lists.includes(name))
         (args as Record<string, unknown>)[name] = value.at(-1);

@@ -32,6 +32,10 @@ export interface Expected {
   headerDigest: 'None' | 'CRC32C';
   dataDigest: 'None' | 'CRC32C';
   slubMinOrder: number | null;
+  /** Largest order that kmalloc-512 may have. */
+  slubMaxOrder: number | null;
+  /** kmalloc-512 has red zones. */
+  redZone: boolean;
   onlineCpus: number;
   allocationGroups: number;
   immediateData: 'Yes' | 'No';
@@ -149,15 +153,23 @@ function guestMismatch(guest: GuestFacts, expected: Expected, facts: 'all' | 'to
       told(guest.iscsi.immediate_data, yesNo(guest.iscsi.immediate_data)),
       expected.immediateData,
     ],
+    [
+      'red zones of kmalloc-512',
+      guest.slabDebug.redZone ?? (expected.redZone ? null : false),
+      expected.redZone,
+    ],
     ['online CPUs', told(guest.cpus.online, countCpus(guest.cpus.online)), expected.onlineCpus],
   ];
   for (const [name, found, wanted] of pairs)
     if (found !== wanted && (facts === 'all' || found !== null))
       return `${name} is ${found ?? 'unknown'}, not ${wanted}`;
-  const { slubMinOrder } = expected;
+  const { slubMinOrder, slubMaxOrder } = expected;
   if (orders.length === 0 && facts === 'told') return null;
   if (slubMinOrder !== null && (orders.length === 0 || Math.min(...orders) < slubMinOrder))
     return `slab order is ${orders.length === 0 ? 'unknown' : Math.min(...orders)}, not at least ${slubMinOrder}`;
+  const order = guest.slabs['kmalloc-512']?.order;
+  if (slubMaxOrder !== null && (order === undefined || order > slubMaxOrder))
+    return `slab order of kmalloc-512 is ${order ?? 'unknown'}, not at most ${slubMaxOrder}`;
   return null;
 }
 

@@ -14,6 +14,9 @@ export const guestSchema = z.object({
   slabs: z
     .record(z.string(), z.object({ order: z.int(), objectsPerSlab: z.int() }))
     .describe('geometry of the kmalloc caches'),
+  slabDebug: z
+    .object({ redZone: z.boolean().nullable() })
+    .describe('of kmalloc-512; null where the kernel does not tell'),
   block: z.object({
     logicalBlockSize: z.int().nullable(),
     physicalBlockSize: z.int().nullable(),
@@ -73,6 +76,7 @@ export class FactReader {
       slabs: Object.fromEntries(
         [...this.#slabs].sort(([a], [b]) => a.localeCompare(b, 'en', { numeric: true })),
       ),
+      slabDebug: { redZone: number('slab.redZone') === null ? null : number('slab.redZone') === 1 },
       block: {
         logicalBlockSize: number('block.logicalBlockSize'),
         physicalBlockSize: number('block.physicalBlockSize'),

@@ -1,9 +1,10 @@
 import { randomBytes } from 'node:crypto';
-import { mkdir, rm, statfs } from 'node:fs/promises';
-import { dirname, join, resolve } from 'node:path';
+import { mkdir, readFile, rm, statfs } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
+import * as z from 'zod';
 import { firstLine, hasErrno, UsageError } from '../base/errors.js';
 import { exists, writeFileAtomic, writeJson } from '../base/files.js';
-import type { RunDocument } from './run-schema.js';
+import { type RunDocument, runSchema } from './run-schema.js';
 
 /** Bytes that logs and JSON of a run need at least. */
 const MIN_FREE_BYTES = 64 * 2 ** 20;
@@ -53,12 +54,41 @@ export class RunFolder {
     return new RunFolder(id, path);
   }
 
-  /** Makes the folder of one trial and returns its path relative to the run's. */
-  async trial(cell: { kernel: string; module: string; scenario: string }, trial: number): Promise<string> {
+  /** The folder of an earlier run, by its id below `results` or by its path. Throws UsageError if there is none. */
+  static async open(results: string, run: string): Promise<RunFolder> {
+    for (const path of [resolve(results, run), resolve(run)])
+      if (await exists(join(path, 'run.json'))) return new RunFolder(basename(path), path);
+    throw new UsageError(
+      'no-such-run',
+      `${run}: there is no run.json in it, nor a run of this name in ${results}`,
+    );
+  }
+
+  /** What run.json says. Throws UsageError if it is damaged or of another version. */
+  async read(): Promise<RunDocument> {
+    const file = join(this.path, 'run.json');
+    try {
+      return runSchema.parse(JSON.parse(await readFile(file, 'utf8')));
+    } catch (error) {
+      throw new UsageError(
+        'bad-run',
+        `${file}: is not a run of this version of loopanic: ${describe(error)}`,
+        error,
+      );
+    }
+  }
+
+  /** Folder of one trial, relative to the run's. */
+  trialPath(cell: { kernel: string; module: string; scenario: string }, trial: number): string {
     const name = [cell.kernel, cell.module, cell.scenario]
       .map((part) => part.replace(/[^\w.@-]/g, '_'))
       .join('+');
-    const relative = join('cells', name, `trial-${String(trial).padStart(3, '0')}`);
+    return join('cells', name, `trial-${String(trial).padStart(3, '0')}`);
+  }
+
+  /** Makes the folder of one trial and returns its path relative to the run's. */
+  async trial(cell: { kernel: string; module: string; scenario: string }, trial: number): Promise<string> {
+    const relative = this.trialPath(cell, trial);
     await mkdir(dirname(join(this.path, relative)), { recursive: true, mode: 0o700 });
     // Never a folder that is there already: a trial must not read another's logs.
     await mkdir(join(this.path, relative), { mode: 0o700 });
@@ -82,4 +112,11 @@ async function makeParents(path: string): Promise<void> {
   await mkdir(path).catch((error: unknown) => {
     if (!hasErrno(error, 'EEXIST')) throw error;
   });
+}
+
+/** First thing that a schema found, or the parser's own words. */
+function describe(error: unknown): string {
+  if (!(error instanceof z.ZodError)) return firstLine(error);
+  const [issue] = error.issues;
+  return `${issue?.path.join('.')}: ${issue?.message}`;
 }

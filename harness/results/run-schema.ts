@@ -43,6 +43,7 @@ const cellSchema = z.object({
   moduleInfo: z
     .object({ vermagic: z.string(), srcversion: z.string().nullable(), buildId: z.string().nullable() })
     .nullable(),
+  image: z.object({ name: z.string(), key: z.string() }),
   scenarioDefinition: z
     .record(z.string(), z.unknown())
     .nullable()
@@ -71,6 +72,7 @@ export const runSchema = z
     run: z.string().describe("the run's id, which is its folder's name"),
     command: z.string(),
     startedAt: z.string().describe('ISO 8601, UTC'),
+    resumedAt: z.array(z.string()).describe('when --resume went on with it'),
     finishedAt: z.string().nullable().describe('null while the run goes on, or if it was killed'),
     durationSeconds: z.number(),
     interrupted: z.boolean(),
@@ -83,9 +85,11 @@ export const runSchema = z
       accelReason: z.string(),
     }),
     versions: z.object({ loopanic: z.string(), node: z.string(), qemu: z.string() }),
-    image: z.object({ name: z.string(), key: z.string() }),
     confidence: z.number().nullable().describe('asked for; null: boots by number'),
     retries: z.int().describe('trials of a cell that might fail around the guest'),
+    skipped: z
+      .array(z.object({ kernel: z.string(), why: z.string() }))
+      .describe('kernels that were left out: nothing follows for them'),
     cells: z.array(cellSchema),
   })
   .meta({ id: 'run' });

@@ -6,6 +6,11 @@ const digest = z.enum(['None', 'CRC32C']);
 export const scenarioSchema = z
   .strictObject({
     summary: z.string().min(1).describe('one line: what this scenario tries'),
+    image: z.string().optional().describe('guest image that its workload needs; default: minimal'),
+    target: z
+      .enum(['loopback', 'peer'])
+      .default('loopback')
+      .describe('where the iSCSI target is: in the guest itself, or in a second guest on a private network'),
     receiver: z.string().min(1).max(15).default('tgtd').describe('Comm of the process whose read must crash'),
     vm: z
       .strictObject({
@@ -30,6 +35,12 @@ export const scenarioSchema = z
       .strictObject({
         hardenedUsercopy: z.enum(['on', 'off']).default('on'),
         slubMinOrder: z.int().min(0).max(5).optional().describe('slub_min_order on the kernel command line'),
+        slubMaxOrder: z.int().min(0).max(5).optional().describe('slub_max_order; read back for kmalloc-512'),
+        slubDebug: z
+          .string()
+          .regex(/^[A-Z]+(,[\w-]+)?$/, 'must be flags, or flags,cache')
+          .optional()
+          .describe('slub_debug; red zones (Z) of kmalloc-512 are read back'),
         extraArgs: z
           .array(z.string().regex(/^\S+$/, 'must be one word of the kernel command line'))
           .default([]),

@@ -10,7 +10,8 @@ import { type CellParts, newSeed, planTrial } from '../trial/plan.js';
 import { runTrial } from '../trial/run-trial.js';
 import { isRetryable, judgeCell, MAX_BOOTS, wantedBoots } from '../verdict/cell-verdict.js';
 import { afterCrash } from './after-crash.js';
-import { checkNames, prepare, type RunRequest } from './prepare.js';
+import { type CellSlot, checkNames, prepare, type RunRequest } from './prepare.js';
+import { adoptTrials } from './resume.js';
 
 export interface RunResult {
   document: RunDocument;
@@ -29,14 +30,18 @@ export async function executeRun(
   await sweepScratch();
   const loaded = await checkNames(request);
   for (const program of ['qemu-system-x86_64', 'setpriv', 'cpio'] as const) await needProgram(program);
-  const folder = await RunFolder.create(request.results, dumpBytes(request, loaded));
+  const folder =
+    request.resume === undefined
+      ? await RunFolder.create(request.results, dumpBytes(request, loaded))
+      : await RunFolder.open(request.results, request.resume);
   const { parts, document } = await interruptible(
     prepare(request, folder.id, loaded, progress, signal),
     signal,
   ).catch(async (error: unknown) => {
-    await folder.discard();
+    if (request.resume === undefined) await folder.discard();
     throw error;
   });
+  if (request.resume !== undefined) await adoptTrials(folder, document);
   const session = new Session(request, parts, document, folder, signal, progress);
   await session.run();
   return { document, folder: folder.path };
@@ -45,16 +50,16 @@ export async function executeRun(
 /** One run's way through its cells. */
 class Session {
   readonly #request: RunRequest;
-  readonly #parts: CellParts[];
+  readonly #parts: CellSlot[];
   readonly #document: RunDocument;
   readonly #folder: RunFolder;
   readonly #signal: AbortSignal;
   readonly #progress: Progress;
-  readonly #started = performance.now();
+  readonly #started: number;
 
   constructor(
     request: RunRequest,
-    parts: CellParts[],
+    parts: CellSlot[],
     document: RunDocument,
     folder: RunFolder,
     signal: AbortSignal,
@@ -66,14 +71,16 @@ class Session {
     this.#folder = folder;
     this.#signal = signal;
     this.#progress = progress;
+    // A run that is gone on with has taken its time before.
+    this.#started = performance.now() - document.durationSeconds * 1000;
   }
 
   async run(): Promise<void> {
     await this.#save();
-    const cells = this.#document.cells.map((cell, index) => ({
-      cell,
-      parts: this.#parts[index] as CellParts,
-    }));
+    const cells = this.#document.cells.flatMap((cell, index) => {
+      const parts = this.#parts[index]?.cell;
+      return parts ? [{ cell, parts }] : [];
+    });
     const dependent = ({ cell }: { cell: RunCell }): boolean => cell.control !== null;
     for (const { cell, parts } of [...cells.filter((entry) => !dependent(entry)), ...cells.filter(dependent)])
       await this.#runCell(cell, parts);
@@ -86,7 +93,7 @@ class Session {
 
   /** Trials until the cell is decided, or cannot be within its budget of trials that fail around the guest. */
   async #runCell(cell: RunCell, parts: CellParts): Promise<void> {
-    const started = performance.now();
+    const started = performance.now() - cell.durationSeconds * 1000;
     this.#aim(cell);
     const judged = (): void => {
       this.#judge(cell);
@@ -189,7 +196,10 @@ class Session {
   /** A person's kept guest is ended by a signal too: if its trial was over, that interrupted nothing. */
   #isInterrupted(): boolean {
     const over = this.#document.cells.every(
-      (cell) => !this.#needsAnother(cell) && !cell.trials.some((trial) => trial.interrupted),
+      (cell) =>
+        cell.trials.length > 0 &&
+        !this.#needsAnother(cell) &&
+        !cell.trials.some((trial) => trial.interrupted),
     );
     return this.#signal.aborted && !(this.#request.attendance !== undefined && over);
   }

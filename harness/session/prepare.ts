@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { cpus, hostname, release, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { execa } from 'execa';
-import { UsageError } from '../base/errors.js';
+import { firstLine, UsageError } from '../base/errors.js';
 import { packageRoot } from '../base/paths.js';
 import type { Progress } from '../base/progress.js';
 import { needProgram } from '../host/tools.js';
@@ -12,6 +12,7 @@ import { ensureModulesArchives } from '../image/kernel-modules.js';
 import { ensureLun } from '../image/lun.js';
 import { checkKernelId } from '../kernel/catalogue.js';
 import { ensureKernel } from '../kernel/fetch.js';
+import type { Kernel } from '../kernel/kernel.js';
 import { presentKernel } from '../kernel/store.js';
 import type { BuildOptions } from '../module/build.js';
 import { checkModuleId, ensureModule } from '../module/module.js';
@@ -29,7 +30,14 @@ import type { KeepDumps } from './after-crash.js';
 export interface RunRequest {
   command: string;
   cells: MatrixCell[];
-  image: string;
+  /** Instead of the scenario's own, or minimal. */
+  image: string | undefined;
+  /** Run to go on with, by its id or folder. */
+  resume?: string | undefined;
+  /** A cell whose module cannot be made is inconclusive, and the others are run. */
+  tolerant?: boolean;
+  /** Kernels that were left out, and why. */
+  skipped?: { kernel: string; why: string }[];
   /** Boots of a cell; with `confidence`, those of a positive control. */
   trials: number;
   /** A cell with a positive control is booted until a module as bad as the control would have been caught with this probability. */
@@ -56,44 +64,57 @@ export async function prepare(
   loaded: LoadedScenario[],
   progress: Progress,
   signal: AbortSignal,
-): Promise<{ parts: CellParts[]; document: RunDocument }> {
-  const parts: CellParts[] = [];
+): Promise<{ parts: CellSlot[]; document: RunDocument }> {
+  const parts: CellSlot[] = [];
   let accel: AccelChoice | undefined;
-  const image = await ensureImage(request.image, progress);
   for (const [index, cell] of request.cells.entries()) {
+    const entry = loaded[index] as LoadedScenario;
+    const image = await ensureImage(imageOf(request, entry), progress);
     const kernel = await ensureKernel(cell.kernel, progress);
-    const module = await ensureModule(cell.module, kernel, progress, request.build, signal);
     accel ??= await chooseAccel(request.accel, kernel.vmlinuz);
-    const scenario = loaded[index] as LoadedScenario;
-    const modules = await ensureModulesArchives(kernel, image.modules);
-    parts.push({
-      kernel,
-      module,
-      loaded: scenario,
-      accel: accel.accel,
-      image,
-      modules: modules.guest,
-      capture: modules.capture && (await ensureCaptureArchive(image.capture, modules.capture)),
-      lun: await ensureLun(scenario.scenario, kernel),
-    });
+    const slot = { kernel, loaded: entry, image };
+    try {
+      const module = await ensureModule(cell.module, kernel, progress, request.build, signal);
+      const modules = await ensureModulesArchives(kernel, image.modules);
+      const capture = modules.capture && (await ensureCaptureArchive(image.capture, modules.capture));
+      const lun = await ensureLun(entry.scenario, kernel);
+      parts.push({
+        ...slot,
+        cell: { ...slot, module, accel: accel.accel, modules: modules.guest, capture, lun },
+      });
+    } catch (error) {
+      if (!request.tolerant || !(error instanceof UsageError)) throw error;
+      progress.line(`${cell.kernel} ${cell.module} ${entry.scenario.name}: ${firstLine(error)}`);
+      parts.push({ ...slot, cell: null, module: cell.module, why: firstLine(error) });
+    }
   }
   const names = new Set<string>();
-  for (const { kernel, module, loaded: entry } of parts) {
-    const name = `${kernel.id} ${module.id} ${entry.scenario.name}`;
+  for (const slot of parts) {
+    const name = Object.values(nameOf(slot)).join(' ');
     if (names.has(name)) throw new UsageError('duplicate-cell', `the cell ${name} is there twice`);
     names.add(name);
   }
   const choice = accel ?? { accel: 'tcg', reason: 'no cell' };
-  return { parts, document: await newDocument(request, id, choice, image, parts) };
+  return { parts, document: await newDocument(request, id, choice, parts) };
 }
+
+/** What a cell is made of, or why it cannot be. */
+export type CellSlot = { kernel: Kernel; loaded: LoadedScenario; image: GuestImage } & (
+  | { cell: CellParts }
+  | { cell: null; module: string; why: string }
+);
+
+const DEFAULT_IMAGE = 'minimal';
+const imageOf = (request: RunRequest, { scenario }: LoadedScenario): string =>
+  request.image ?? scenario.image ?? DEFAULT_IMAGE;
 
 /** Every name of every cell, before anything is fetched, built or booted. */
 export async function checkNames(request: RunRequest): Promise<LoadedScenario[]> {
-  await imagePath(request.image);
   const loaded: LoadedScenario[] = [];
   for (const cell of request.cells) {
     const entry = await loadScenario(cell.scenario);
     loaded.push({ ...entry, scenario: request.adjust?.(entry.scenario) ?? entry.scenario });
+    await imagePath(imageOf(request, entry));
     await checkKernelId(cell.kernel);
     await checkModuleId(cell.module, await presentKernel(cell.kernel));
   }
@@ -104,8 +125,7 @@ async function newDocument(
   request: RunRequest,
   id: string,
   accel: AccelChoice,
-  image: GuestImage,
-  parts: CellParts[],
+  parts: CellSlot[],
 ): Promise<RunDocument> {
   const { stdout } = await execa(await needProgram('qemu-system-x86_64'), ['--version']);
   const { version } = JSON.parse(await readFile(join(packageRoot, 'package.json'), 'utf8')) as {
@@ -116,6 +136,7 @@ async function newDocument(
     run: id,
     command: request.command,
     startedAt: new Date().toISOString(),
+    resumedAt: [],
     finishedAt: null,
     durationSeconds: 0,
     interrupted: false,
@@ -128,34 +149,36 @@ async function newDocument(
       accelReason: accel.reason,
     },
     versions: { loopanic: version, node: process.versions.node, qemu: stdout.split('\n')[0] ?? '' },
-    image: { name: image.name, key: image.key },
     confidence: request.confidence ?? null,
     retries: request.retries,
-    cells: request.cells.map((cell, index) =>
-      newCell(
-        cell,
-        request.trials,
-        parts[index] as CellParts,
-        cell.control === undefined ? null : nameOf(parts[cell.control] as CellParts),
-      ),
-    ),
+    skipped: request.skipped ?? [],
+    cells: request.cells.map((cell, index) => {
+      const control = cell.control === undefined ? null : nameOf(parts[cell.control] as CellSlot);
+      return newCell(cell, request.trials, parts[index] as CellSlot, control);
+    }),
   };
 }
 
 /** A cell's name, as run.json has it. */
-function nameOf({ kernel, module, loaded }: CellParts): NonNullable<RunCell['control']> {
-  return { kernel: kernel.id, module: module.id, scenario: loaded.scenario.name };
+function nameOf(slot: CellSlot): NonNullable<RunCell['control']> {
+  const { kernel, loaded } = slot;
+  return {
+    kernel: kernel.id,
+    module: slot.cell?.module.id ?? (slot as { module: string }).module,
+    scenario: loaded.scenario.name,
+  };
 }
 
-function newCell(cell: MatrixCell, trials: number, parts: CellParts, control: RunCell['control']): RunCell {
-  const { kernel, module, loaded } = parts;
+function newCell(cell: MatrixCell, trials: number, slot: CellSlot, control: RunCell['control']): RunCell {
+  const { kernel, loaded, image } = slot;
   const { name: _, ...definition } = loaded.scenario;
+  const info = slot.cell?.module.info;
   return {
-    ...nameOf(parts),
+    ...nameOf(slot),
     control,
     statistics: null,
-    verdict: null,
-    reason: 'not run',
+    verdict: slot.cell ? null : 'inconclusive',
+    reason: slot.cell ? 'not run' : `the module cannot be made: ${slot.why}`,
     warnings: [],
     ...(cell.expected ? { expected: cell.expected } : {}),
     kernelInfo: {
@@ -164,11 +187,8 @@ function newCell(cell: MatrixCell, trials: number, parts: CellParts, control: Ru
       origin: kernel.origin,
       packages: kernel.packages,
     },
-    moduleInfo: {
-      vermagic: module.info.vermagic,
-      srcversion: module.info.srcversion,
-      buildId: module.info.buildId,
-    },
+    moduleInfo: info ? { vermagic: info.vermagic, srcversion: info.srcversion, buildId: info.buildId } : null,
+    image: { name: image.name, key: image.key },
     scenarioDefinition: definition,
     wantedTrials: trials,
     durationSeconds: 0,

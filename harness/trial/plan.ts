@@ -107,6 +107,8 @@ export function planTrial(parts: CellParts, trial: number, seed: number, dump: D
       headerDigest: scenario.iscsi.headerDigest,
       dataDigest: scenario.iscsi.dataDigest,
       slubMinOrder: scenario.kernel.slubMinOrder ?? null,
+      slubMaxOrder: scenario.kernel.slubMaxOrder ?? null,
+      redZone: scenario.kernel.slubDebug?.split(',')[0]?.includes('Z') ?? false,
       onlineCpus: scenario.vm.cpus,
       allocationGroups: scenario.filesystem.allocationGroups,
       immediateData: scenario.iscsi.immediateData,
@@ -131,6 +133,8 @@ export function kernelArgs(plan: TrialPlan): string[] {
     'nmi_watchdog=nopanic',
     `hardened_usercopy=${kernel.hardenedUsercopy}`,
     ...(kernel.slubMinOrder === undefined ? [] : [`slub_min_order=${kernel.slubMinOrder}`]),
+    ...(kernel.slubMaxOrder === undefined ? [] : [`slub_max_order=${kernel.slubMaxOrder}`]),
+    ...(kernel.slubDebug === undefined ? [] : [`slub_debug=${kernel.slubDebug}`]),
     ...(plan.dump === 'kdump' ? [`crashkernel=${plan.crashkernelMiB}M`] : []),
     // What a distribution's own init reads: it keeps the names of network devices, and says what it does on the console, in plain text.
     ...(plan.files.rootDisk === null

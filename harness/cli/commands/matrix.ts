@@ -1,18 +1,29 @@
+import { EXIT } from '../../base/errors.js';
+import { catalogue } from '../../kernel/catalogue.js';
+import { presentIds } from '../../kernel/store.js';
 import type { BuildOptions } from '../../module/build.js';
 import { loadMatrix } from '../../scenario/load-matrix.js';
 import type { KeepDumps } from '../../session/after-crash.js';
 import { executeRun } from '../../session/execute.js';
+import { planRun } from '../../session/plan-run.js';
 import type { DumpMethod } from '../../trial/plan.js';
 import type { Accel } from '../../vm/qemu-args.js';
-import { type Context, progressFor } from '../context.js';
+import { type Context, printResult, progressFor, table } from '../context.js';
 import { exitCodeOf, printRun } from '../run-output.js';
 
 export interface MatrixArgs extends BuildOptions {
   file: string;
-  image: string;
+  kernel: string[];
+  only: string[];
+  list: boolean;
+  resume?: string | undefined;
+  image?: string | undefined;
   trials: number;
+  retries: number;
+  confidence?: number | undefined;
   dump: DumpMethod;
   keepDumps: KeepDumps;
+  seed?: number | undefined;
   json: boolean;
   results: string;
   accel: 'auto' | Accel;
@@ -20,20 +31,65 @@ export interface MatrixArgs extends BuildOptions {
 
 /** `loopanic matrix FILE`: every cell of a matrix file, against its expectations. */
 export async function matrix(args: MatrixArgs, { signal }: Context): Promise<number> {
-  const { cells } = await loadMatrix(args.file);
-  const { image, trials, dump, keepDumps, results, accel } = args;
+  const known = await catalogue();
+  const present = await presentIds();
+  const { cells } = await loadMatrix(args.file, {
+    all: present,
+    kernels: args.kernel.length > 0 ? args.kernel : undefined,
+    only: args.only,
+    stock: (kernel) => {
+      const stock = known[kernel]?.stock;
+      return stock && stock.verdict !== 'unknown' ? { verdict: stock.verdict, why: stock.source } : undefined;
+    },
+  });
+  const used = new Set(cells.map(({ kernel }) => kernel));
+  const skipped = Object.keys(known)
+    .filter((id) => !used.has(id))
+    .map((kernel) => ({
+      kernel,
+      why: present.includes(kernel)
+        ? 'not asked for'
+        : `not on this host: loopanic kernel fetch ${kernel}, or kernel add`,
+    }));
+  const { image, trials, retries, confidence, dump, keepDumps, results, accel, resume } = args;
   const request = {
     command: 'matrix',
-    cells,
-    image,
-    trials,
-    retries: 0,
-    dump,
-    keepDumps,
-    results,
-    accel,
-    build: args,
+    ...{
+      cells,
+      image,
+      trials,
+      retries,
+      dump,
+      keepDumps,
+      results,
+      accel,
+      resume,
+      build: args,
+      tolerant: true,
+      skipped,
+    },
+    ...(confidence === undefined ? {} : { confidence }),
+    ...(args.seed === undefined ? {} : { seed: args.seed }),
   };
+  if (args.list) {
+    const plan = await planRun(request);
+    printResult(args.json, plan, () => [
+      ...table([
+        ['KERNEL', 'MODULE', 'SCENARIO', 'BOOTS', 'EXPECTED', 'WHY'],
+        ...plan.cells.map((row) => [
+          row.kernel,
+          row.module,
+          row.scenario,
+          row.boots,
+          row.expected ?? '-',
+          row.why ?? '',
+        ]),
+      ]),
+      plan.total,
+      ...skipped.map(({ kernel, why }) => `skipped: ${kernel}: ${why}`),
+    ]);
+    return EXIT.ok;
+  }
   const result = await executeRun(request, signal, progressFor());
   printRun(args.json, result);
   return exitCodeOf(result.document);

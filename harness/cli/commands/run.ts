@@ -17,7 +17,7 @@ export interface RunArgs extends BuildOptions {
   scenario: string;
   kernel: string;
   module: string;
-  image: string;
+  image?: string | undefined;
   trials: number;
   dump: DumpMethod;
   keepDumps: KeepDumps;

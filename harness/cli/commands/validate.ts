@@ -19,7 +19,7 @@ export interface ValidateArgs extends BuildOptions {
   module: string;
   control?: string | undefined;
   scenario: string;
-  image: string;
+  image?: string | undefined;
   trials: number;
   retries: number;
   confidence: number;

@@ -16,6 +16,8 @@ const expected: Expected = {
   headerDigest: 'None',
   dataDigest: 'None',
   slubMinOrder: 3,
+  slubMaxOrder: null,
+  redZone: false,
   onlineCpus: 1,
   allocationGroups: 128,
   immediateData: 'Yes',
@@ -30,6 +32,7 @@ const facts = [
   'cpus.online 0',
   'cpus.possible 0',
   'slab kmalloc-512 3 64',
+  'slab.redZone 0',
   'block.nomerges 0',
   'filesystem.sectorSize 512',
   'filesystem.blockSize 4096',
@@ -67,6 +70,11 @@ test('a survivor with proof has survived', (t) => {
 for (const [title, guest, why] of [
   ['another module was loaded', change('buildId f00d', 'buildId beef'), /module build id is beef, not f00d/],
   ['the module cannot be told', facts.filter((f) => !f.startsWith('module.')), /module build id is unknown/],
+  [
+    'slabs had red zones',
+    change('slab.redZone 0', 'slab.redZone 1'),
+    /red zones of kmalloc-512 is true, not false/,
+  ],
   ['hardened_usercopy was off', change('usercopy=on', 'usercopy=off'), /hardened_usercopy is off, not on/],
   [
     'the last hardened_usercopy counts',

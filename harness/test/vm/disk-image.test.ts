@@ -26,7 +26,7 @@ test.serial(
     t.is(code, 0, stderr);
     const document = runSchema.parse(JSON.parse(stdout));
     const [trial] = document.cells[0]?.trials ?? [];
-    t.is(document.image.name, 'debian-12-disk');
+    t.is(document.cells[0]?.image.name, 'debian-12-disk');
     t.like(trial, { outcome: 'reproduced', phase: 'workload' });
     t.is(trial?.guest?.iscsi.persistent_port, '3260');
     t.is(trial?.dump?.method, 'kdump');
