@@ -94,9 +94,10 @@ test.serial('a .ko of another kernel is refused before anything boots', async (t
   const kernel = await presentKernel('debian-6.1');
   const built = await loopanic(['module', 'build', 'unpatched', '--json'], { timeoutSeconds: 120 });
   const content = await readFile(JSON.parse(built.stdout)[0].file);
-  const at = content.indexOf(`vermagic=${kernel?.release}`);
+  // Not the release: where both have modversions it does not count.
+  const at = content.indexOf(' SMP preempt', content.indexOf(`vermagic=${kernel?.release}`));
   t.true(at > 0);
-  content.write('5', at + 'vermagic='.length);
+  content.write(' UMP', at);
   const ko = join(await tempDir(t), 'libiscsi_tcp.ko');
   await writeFile(ko, content);
   const results = await tempDir(t);
@@ -104,7 +105,7 @@ test.serial('a .ko of another kernel is refused before anything boots', async (t
   t.is(refused.code, 2);
   t.regex(
     refused.stderr,
-    /^loopanic: .*libiscsi_tcp\.ko: built for another kernel: its vermagic is "5\.1\.0-\S+ .*", debian-6\.1 needs "6\.1\.0-/,
+    /^loopanic: .*libiscsi_tcp\.ko: built for another kernel: its vermagic is "6\.1\.0-\S+ UMP .*", debian-6\.1 needs "6\.1\.0-\S+ SMP /,
   );
   t.deepEqual(await readdir(results), []);
 });
