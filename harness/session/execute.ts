@@ -122,12 +122,12 @@ class Session {
     // No number of boots would do: not one is made.
     if (cell.wantedTrials > MAX_BOOTS && this.#request.confidence !== undefined) return false;
     const retried = cell.trials.filter(isRetryable).length;
-    if (retried > this.#request.retries) return false;
-    const counted = cell.trials.length - retried;
+    const { retries, confidence } = this.#request;
+    // It can no longer be clean; by number all boots are made, for what they show.
+    if (retried > retries && confidence !== undefined) return false;
     // One panic says all, unless trials were asked for by number: then the rate is wanted.
-    const decided =
-      this.#request.confidence !== undefined && control !== undefined && cell.verdict === 'panics';
-    return !decided && counted < cell.wantedTrials;
+    const decided = confidence !== undefined && control !== undefined && cell.verdict === 'panics';
+    return !decided && cell.trials.length < cell.wantedTrials + Math.min(retried, retries);
   }
 
   #controlOf(cell: RunCell): RunCell | undefined {
