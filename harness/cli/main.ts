@@ -10,6 +10,7 @@ import {
   LoopanicError,
   UsageError,
 } from '../base/errors.js';
+import { REPORT_FORMATS } from '../report/report.js';
 import { analyze } from './commands/analyze.js';
 import { classify } from './commands/classify.js';
 import { clean } from './commands/clean.js';
@@ -18,6 +19,7 @@ import { imageBuild, imageList } from './commands/image.js';
 import { kernelAdd, kernelDebugInfo, kernelFetch, kernelList, kernelRemove } from './commands/kernel.js';
 import { matrix } from './commands/matrix.js';
 import { moduleBuild, moduleList } from './commands/module.js';
+import { compare, report } from './commands/report.js';
 import { run } from './commands/run.js';
 import { scenarioList, scenarioShow } from './commands/scenario.js';
 import { setup } from './commands/setup.js';
@@ -212,6 +214,28 @@ const parser = globalOptions(yargs(argv))
         .option('dump', dump)
         .option('keep-dumps', { ...keepDumps, default: 'first' as const }),
     doesOwnCleanup(matrix),
+  )
+  .command(
+    'report <run>',
+    'a run as an HTML page, JUnit, TAP, Markdown or JSON',
+    (y) =>
+      y
+        .positional('run', { type: 'string', demandOption: true, describe: 'its id, or its folder' })
+        .option('format', { choices: REPORT_FORMATS, default: 'html' as const })
+        .option('output', {
+          type: 'string',
+          describe: "file; default: report.html in the run's folder, all else stdout",
+        }),
+    does(report),
+  )
+  .command(
+    'compare <before> <after>',
+    'what changed from one run to another; exit 1 if a verdict did',
+    (y) =>
+      y
+        .positional('before', { type: 'string', demandOption: true })
+        .positional('after', { type: 'string', demandOption: true }),
+    does(compare),
   )
   .command(
     'classify <log>',

@@ -1,5 +1,6 @@
 import { EXIT } from '../base/errors.js';
 import type { TrialOutcome } from '../outcome/outcome-schema.js';
+import { contradicts } from '../report/cell-state.js';
 import type { RunCell, RunDocument } from '../results/run-schema.js';
 import type { RunResult } from '../session/execute.js';
 import { printResult } from './context.js';
@@ -38,13 +39,6 @@ function trialLine(trial: TrialOutcome): string {
     : trial.reason;
   const why = signature && trial.outcome !== 'reproduced' ? `: ${trial.reason}` : '';
   return `${trial.outcome}  ${what}${why}  ${trial.timings.outcome?.toFixed(1)} s (${trial.accel})`;
-}
-
-/** A cell without a verdict contradicts nothing. */
-function contradicts({ expected, verdict }: RunCell): boolean {
-  return (
-    expected !== undefined && (verdict === 'panics' || verdict === 'clean') && expected.verdict !== verdict
-  );
 }
 
 /** Exit code of a run: DESIGN.md's table. Without expectations, 0 means that every cell reached a verdict. */

@@ -18,6 +18,7 @@ const order = [
   'verdict',
   'forensics',
   'results',
+  'report',
   'session',
   'cli',
 ];

@@ -1,0 +1,83 @@
+import type { RunCell, RunDocument, RunTrial } from '../results/run-schema.js';
+import { percent } from '../verdict/cell-verdict.js';
+
+/** A cell's name, for people and for globs. */
+export function cellName({
+  kernel,
+  module,
+  scenario,
+}: Pick<RunCell, 'kernel' | 'module' | 'scenario'>): string {
+  return `${kernel}+${module}+${scenario}`;
+}
+
+/** True if the verdict is another than the expected one. A cell without a verdict contradicts nothing. */
+export function contradicts({ expected, verdict }: Pick<RunCell, 'expected' | 'verdict'>): boolean {
+  return (
+    expected !== undefined && (verdict === 'panics' || verdict === 'clean') && expected.verdict !== verdict
+  );
+}
+
+/** What a cell means in the morning: `ok` as expected, or decided where nothing was; `contradicted`; `undecided`. */
+export type CellStanding = 'ok' | 'contradicted' | 'undecided';
+
+export function standing(cell: RunCell): CellStanding {
+  if (contradicts(cell)) return 'contradicted';
+  return cell.verdict === 'panics' || cell.verdict === 'clean' ? 'ok' : 'undecided';
+}
+
+/** A sign that needs no colour. */
+export const VERDICT_SIGN = { panics: '✖', clean: '✔', inconclusive: '?', void: '∅' } as const;
+
+export function signOf({ verdict }: Pick<RunCell, 'verdict'>): string {
+  return verdict === null ? '…' : VERDICT_SIGN[verdict];
+}
+
+/** `5 of 5 (57 % to 100 %)`: panics of counted boots, with the 95 % interval. */
+export function rateText({ statistics }: Pick<RunCell, 'statistics'>): string {
+  if (!statistics?.rate) return '–';
+  const { panicked, counted, rate } = statistics;
+  return `${panicked} of ${counted} (${percent(rate.low)} to ${percent(rate.high)})`;
+}
+
+/** Chance of a miss, for people. */
+export function missText({ statistics, verdict }: Pick<RunCell, 'statistics' | 'verdict'>): string {
+  return verdict === 'clean' && statistics?.missChance != null ? percent(statistics.missChance) : '–';
+}
+
+/** One line for a run: how many cells stand how. */
+export function totals({ cells, skipped }: RunDocument): string {
+  const count = (wanted: CellStanding): number => cells.filter((cell) => standing(cell) === wanted).length;
+  const parts = [
+    `${cells.length} cells`,
+    `${count('ok')} ok`,
+    `${count('contradicted')} contradicted`,
+    `${count('undecided')} undecided`,
+  ];
+  return [...parts, ...(skipped.length > 0 ? [`${skipped.length} kernels skipped`] : [])].join(', ');
+}
+
+/** The trial that a cell's verdict is best shown by: a panic, else what stood in the way, else the last. */
+export function tellingTrial({ trials }: Pick<RunCell, 'trials'>): RunTrial | undefined {
+  return (
+    trials.find(({ outcome }) => outcome === 'reproduced') ??
+    trials.find(({ outcome }) => outcome !== 'survived') ??
+    trials.at(-1)
+  );
+}
+
+/** The command that repeats one trial: kernel, module, scenario, seed and image. */
+export function repeatCommand(cell: RunCell, trial: RunTrial | undefined): string {
+  const word = (text: string): string =>
+    /^[\w./@+:-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+  const parts = [
+    'npx loopanic run',
+    word(cell.scenario),
+    '--kernel',
+    word(cell.kernel),
+    '--module',
+    word(cell.module),
+  ];
+  if (cell.image.name !== 'minimal') parts.push('--image', word(cell.image.name));
+  if (trial) parts.push('--seed', String(trial.seed));
+  return parts.join(' ');
+}

