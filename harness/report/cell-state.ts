@@ -53,7 +53,12 @@ export function totals({ cells, skipped }: RunDocument): string {
     `${count('contradicted')} contradicted`,
     `${count('undecided')} undecided`,
   ];
-  return [...parts, ...(skipped.length > 0 ? [`${skipped.length} kernels skipped`] : [])].join(', ');
+  return [
+    ...parts,
+    ...(skipped.length > 0
+      ? [`${skipped.length} ${skipped.length === 1 ? 'kernel' : 'kernels'} skipped`]
+      : []),
+  ].join(', ');
 }
 
 /** The trial that a cell's verdict is best shown by: a panic, else what stood in the way, else the last. */

@@ -2,7 +2,7 @@ import { scaleLinear } from 'd3-scale';
 import { curveStepAfter, line } from 'd3-shape';
 import type { SurvivalCurve, SurvivalStep } from './survival.js';
 
-const SIZE = { width: 640, height: 240, left: 48, right: 150, top: 12, bottom: 40 };
+const SIZE = { width: 720, height: 240, left: 48, right: 230, top: 12, bottom: 40 };
 /** Told apart without colour. */
 const DASHES = ['none', '7 3', '2 3', '9 3 2 3', '12 4', '4 6'];
 

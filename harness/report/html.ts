@@ -95,7 +95,7 @@ function survival(run: RunDocument, kernel: string): string {
   const curves = run.cells
     .filter((cell) => cell.kernel === kernel && cell.statistics && cell.statistics.counted > 0)
     .map((cell) => ({
-      name: h(`${cell.module} ${cell.scenario}`.slice(0, 24)),
+      name: h(`${cell.module} ${cell.scenario}`.slice(0, 32)),
       curve: survivalCurve(cell.trials),
     }));
   if (curves.length === 0) return '';

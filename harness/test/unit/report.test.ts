@@ -13,7 +13,7 @@ import { loopanic } from '../support/cli.js';
 import { tempDir } from '../support/files.js';
 import { sampleRun } from '../support/sample-run.js';
 
-test("JUnit: valid by the schema that Jenkins reads; contradictions are failures, the undecided errors, absent kernels skipped", async (t) => {
+test('JUnit: valid by the schema that Jenkins reads; contradictions are failures, the undecided errors, absent kernels skipped', async (t) => {
   const xml = await makeReport(sampleRun(), 'junit', '/', '/');
   // As another JUnit writer brings it for its own tests.
   const schema = await readFile(
