@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import { join } from 'node:path';
 import yargs from 'yargs';
 import { hideBin } from 'yargs/helpers';
 import { cleanedUp } from '../base/cleanup.js';
@@ -10,8 +11,10 @@ import {
   LoopanicError,
   UsageError,
 } from '../base/errors.js';
+import { scenariosDir } from '../base/paths.js';
 import { REPORT_FORMATS } from '../report/report.js';
 import { analyze } from './commands/analyze.js';
+import { bisect } from './commands/bisect.js';
 import { classify } from './commands/classify.js';
 import { clean } from './commands/clean.js';
 import { doctor } from './commands/doctor.js';
@@ -19,6 +22,7 @@ import { imageBuild, imageList } from './commands/image.js';
 import { kernelAdd, kernelDebugInfo, kernelFetch, kernelList, kernelRemove } from './commands/kernel.js';
 import { matrix } from './commands/matrix.js';
 import { moduleBuild, moduleList } from './commands/module.js';
+import { nightlyUnit } from './commands/nightly.js';
 import { compare, report } from './commands/report.js';
 import { run } from './commands/run.js';
 import { scenarioList, scenarioShow } from './commands/scenario.js';
@@ -154,6 +158,11 @@ const parser = globalOptions(yargs(argv))
           type: 'boolean',
           default: false,
           describe: 'show the serial console live, on stderr',
+        })
+        .option('bisect', {
+          type: 'boolean',
+          default: false,
+          describe: 'exit codes of git bisect run: 0 clean, 1 panics, 125 no verdict',
         }),
     doesOwnCleanup(run),
   )
@@ -207,6 +216,7 @@ const parser = globalOptions(yargs(argv))
           describe:
             'boots of cells with a control: until a module as bad as the control would have been caught with this probability',
         })
+        .option('keep-runs', { type: 'number', describe: 'afterwards, remove all but so many finished runs' })
         .option('image', anyImage)
         .option('trials', { ...trials, describe: 'boots of each cell; with --confidence of each control' })
         .option('retries', retries)
@@ -214,6 +224,38 @@ const parser = globalOptions(yargs(argv))
         .option('dump', dump)
         .option('keep-dumps', { ...keepDumps, default: 'first' as const }),
     doesOwnCleanup(matrix),
+  )
+  .command(
+    'bisect',
+    'the first kernel of an ordered list that panics',
+    (y) =>
+      buildOptions(y)
+        .option('good', { type: 'string', demandOption: true, describe: 'kernel that is clean' })
+        .option('bad', { type: 'string', demandOption: true, describe: 'kernel that panics' })
+        .option('kernels', {
+          ...oneEach,
+          default: [] as string[],
+          describe: "the list (repeat, in order); default: the catalogue's order",
+        })
+        .option('module', { type: 'string', default: 'stock', describe: 'module id' })
+        .option('scenario', { type: 'string', default: 'xfs-loopback', describe: 'name or YAML file' })
+        .option('image', anyImage)
+        .option('trials', { ...trials, default: 3, describe: 'boots of each kernel' })
+        .option('retries', retries)
+        .option('dump', dump),
+    doesOwnCleanup(bisect),
+  )
+  .command(
+    'nightly-unit [file]',
+    'prints a systemd service and timer, and a cron line, for a nightly matrix',
+    (y) =>
+      y
+        .positional('file', { type: 'string', default: join(scenariosDir, 'nightly.matrix.yaml') })
+        .option('at', { type: 'string', default: '02:30', describe: 'local time, HH:MM' })
+        .option('confidence', { type: 'number', default: 0.99 })
+        .option('trials', { ...trials, default: 5, describe: 'boots of each positive control' })
+        .option('keep-runs', { type: 'number', default: 30, describe: 'finished runs that stay' }),
+    does(nightlyUnit),
   )
   .command(
     'report <run>',
@@ -380,7 +422,15 @@ const parser = globalOptions(yargs(argv))
   .demandCommand(1, 'which command?')
   // yargs makes a list of an option that is given twice; the last one counts, but for those that are lists.
   .middleware((args) => {
-    const lists = ['_', 'files', 'names', 'devel', 'only', ...(args._[0] === 'matrix' ? ['kernel'] : [])];
+    const lists = [
+      '_',
+      'files',
+      'names',
+      'devel',
+      'only',
+      'kernels',
+      ...(args._[0] === 'matrix' ? ['kernel'] : []),
+    ];
     for (const [name, value] of Object.entries(args))
       if (Array.isArray(value) && !lists.includes(name))
         (args as Record<string, unknown>)[name] = value.at(-1);
@@ -389,11 +439,25 @@ const parser = globalOptions(yargs(argv))
   .recommendCommands()
   .wrap(process.stdout.isTTY ? Math.min(120, process.stdout.columns) : 120)
   .check((args) => {
-    for (const [name, least] of Object.entries({ trials: 1, seed: 1, 'build-seconds': 1, retries: 0 })) {
+    for (const [name, least] of Object.entries({
+      trials: 1,
+      seed: 1,
+      'build-seconds': 1,
+      'keep-runs': 1,
+      retries: 0,
+    })) {
       const value = args[name];
-      if (value !== undefined && !(Number.isInteger(value) && (value as number) >= least))
+      const number = value as number;
+      if (value !== undefined && !(Number.isInteger(number) && number >= least))
         throw new UsageError('bad-usage', `--${name}: must be a whole number of at least ${least}`);
     }
+    if (
+      args.confidence !== undefined &&
+      !((args.confidence as number) > 0 && (args.confidence as number) < 1)
+    )
+      throw new UsageError('bad-usage', '--confidence: must be between 0 and 1, as 0.99');
+    if (typeof args.at === 'string' && !/^([01]\d|2[0-3]):[0-5]\d$/.test(args.at))
+      throw new UsageError('bad-usage', `--at ${args.at}: must be a time, as 02:30`);
     return true;
   })
   .fail((message, error) => {

@@ -1,13 +1,17 @@
 import { EXIT } from '../base/errors.js';
 import type { TrialOutcome } from '../outcome/outcome-schema.js';
-import { contradicts } from '../report/cell-state.js';
+import { contradicts, repeatCommand, standing, tellingTrial } from '../report/cell-state.js';
 import type { RunCell, RunDocument } from '../results/run-schema.js';
 import type { RunResult } from '../session/execute.js';
 import { printResult } from './context.js';
 
 /** What a run ends with on stdout. */
 export function printRun(json: boolean, { document, folder }: RunResult): void {
-  printResult(json, document, () => [...document.cells.flatMap(cellLines), `results: ${folder}`]);
+  printResult(json, document, () => [
+    ...document.cells.flatMap(cellLines),
+    ...document.skipped.map(({ kernel, why }) => `skipped: ${kernel}: ${why}`),
+    `results: ${folder}`,
+  ]);
 }
 
 /** What people are told of a cell. */
@@ -20,6 +24,8 @@ export function cellLines(cell: RunCell): string[] {
       : '';
   if (cell.trials.length !== 1 || expectation || (cell.verdict !== 'panics' && cell.verdict !== 'clean'))
     lines.push(`${name}: verdict ${cell.verdict ?? 'none'}: ${cell.reason}${expectation}`);
+  if (standing(cell) !== 'ok' && cell.trials.length > 0)
+    lines.push(`  repeat: ${repeatCommand(cell, tellingTrial(cell))}`);
   for (const { analysis, dump } of cell.trials) {
     if (dump)
       lines.push(

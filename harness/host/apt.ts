@@ -35,7 +35,10 @@ export async function debianSources(suite: string): Promise<string[]> {
       'no-debian-mirror',
       "this host's apt knows no Debian mirror: run 'apt-get update', or set LOOPANIC_DEBIAN_MIRROR to a mirror's base URL",
     );
-  const lines = [`deb ${signed}${main} ${suite} main`, `deb ${signed}${main} ${suite}-updates main`];
+  const lines = [`deb ${signed}${main} ${suite} main`];
+  // Backports and sid are whole by themselves.
+  if (suite.includes('-') || suite === 'sid') return lines;
+  lines.push(`deb ${signed}${main} ${suite}-updates main`);
   const security = sites.get('Debian-Security');
   if (security) lines.push(`deb ${signed}${security} ${suite}-security main`);
   return lines;
@@ -101,6 +104,13 @@ export class AptWorkspace {
     const version = /^Version: (.*)$/m.exec(text)?.[1];
     if (!version) throw new InfraError('apt-no-package', `the suite has no package ${name}`);
     return { name, version };
+  }
+
+  /** Names of the packages that a package depends on, first alternatives only. */
+  async dependencies({ name, version }: PackageVersion): Promise<string[]> {
+    const text = await this.#run('apt-cache', ['show', `${name}=${version}`]);
+    const depends = /^Depends: (.*)$/m.exec(text)?.[1] ?? '';
+    return depends.split(',').map((entry) => entry.trim().split(/[ |(]/)[0] ?? '');
   }
 
   /** Downloads one version of a package into `dir` and returns the file's path. */

@@ -17,7 +17,7 @@ import type { Progress } from '../base/progress.js';
 import { commandError } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
 import { catalogueEntry } from './catalogue.js';
-import { debianPackages } from './debian.js';
+import { debianPackages, headerPackages } from './debian.js';
 import type { Kernel } from './kernel.js';
 import { fileKind, unpackPackage } from './package-files.js';
 import { downloadRpm } from './rpm-repository.js';
@@ -67,12 +67,9 @@ async function fetchBuildFiles(
   update: (text: string) => void,
 ): Promise<BuildFiles> {
   if (kernel.origin === 'debian') {
-    const { suite = '', sourcePackage = '', version, release } = kernel;
-    const headers = `linux-headers-${release}`;
-    const common = headers.replace(/-amd64$/, '-common');
-    const kbuild = `linux-kbuild-${release.split('.').slice(0, 2).join('.')}`;
+    const { suite = '', sourcePackage = '', version } = kernel;
     const [source = '', ...devel] = await debianPackages(
-      { id: kernel.id, suite, version, names: [sourcePackage, headers, common, kbuild] },
+      { id: kernel.id, suite, version, names: [sourcePackage, ...(await headerPackages(kernel))] },
       dir,
       update,
     );

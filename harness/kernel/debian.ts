@@ -37,6 +37,14 @@ export async function fetchDebianKernel(
   });
 }
 
+/** Packages that modules of a kernel are built against: its headers, and the headers and tools that those depend on. */
+export async function headerPackages({ suite = '', version, release }: Kernel): Promise<string[]> {
+  const apt = await AptWorkspace.open(suite);
+  const headers = `linux-headers-${release}`;
+  const wanted = await apt.dependencies({ name: headers, version }).catch(() => []);
+  return [headers, ...wanted.filter((name) => /^linux-(headers-.*-common|kbuild-)/.test(name))];
+}
+
 /** Downloads packages of exactly one version. Throws InfraError if the suite has moved on. */
 export async function debianPackages(
   { id, suite, version, names }: { id: string; suite: string; version: string; names: readonly string[] },

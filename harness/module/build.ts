@@ -62,7 +62,9 @@ export async function buildModule(
     const made = await build(job, options, signal);
     if (made.failed) {
       const lines = made.output.split('\n').map((line) => line.replace(/^.*\/(?=libiscsi_tcp\.c:)/, ''));
-      const errors = lines.filter((line) => /\berror:|Error \d|\*\*\*/.test(line));
+      const errors = [/\berror:/, /: not found/, /Error \d|\*\*\*/].flatMap((sign) =>
+        lines.filter((line) => sign.test(line)),
+      );
       for (const line of lines.filter((text) => /: (error|warning|note):/.test(text)).slice(0, 20))
         progress.line(line);
       const said =

@@ -41,7 +41,8 @@ export function makeArguments({ headers, root, dir, cc, version }: BuildPlace): 
   const flags = [`${option}=${dir}=module`, `${option}=${root}=kernel`];
   return [
     ...['-C', headers, `M=${dir}`, `CC=${cc}`, `KCFLAGS=${flags.join(' ')}`],
-    ...['CONFIG_MODULE_SRCVERSION_ALL=y', 'modules'],
+    // Without BTF, which takes pahole and is not needed to load.
+    ...['CONFIG_MODULE_SRCVERSION_ALL=y', 'CONFIG_DEBUG_INFO_BTF_MODULES=', 'modules'],
   ];
 }
 

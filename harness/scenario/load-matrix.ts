@@ -40,7 +40,7 @@ export const matrixSchema = z
       )
       .default([])
       .describe('cells beside the product'),
-    exclude: z.array(z.strictObject(pattern)).default([]).describe('cells of the product that are left out'),
+    exclude: z.array(z.strictObject(pattern)).default([]).describe('cells that are left out'),
     controls: z
       .array(
         z.strictObject({
@@ -166,6 +166,7 @@ function nameOf({ kernel, module, scenario }: MatrixCell): string {
 function addCells(cells: MatrixCell[], data: MatrixFile, kernel: string, stock: StockExpectation): void {
   const add = (cell: MatrixCell): void => {
     if (cells.some((other) => nameOf(other) === nameOf(cell))) return;
+    if (data.exclude.some((entry) => matches(entry, cell))) return;
     const stated = data.expect.find((entry) => matches(entry, cell));
     const own = cell.module === 'stock' && cell.scenario === STOCK_SCENARIO ? stock(cell.kernel) : undefined;
     const expected = cell.expected ?? (stated ? { verdict: stated.verdict, why: stated.why } : own);
@@ -174,7 +175,7 @@ function addCells(cells: MatrixCell[], data: MatrixFile, kernel: string, stock: 
   for (const module of data.modules)
     for (const scenario of data.scenarios) {
       const cell = { kernel, module, scenario };
-      if (!data.exclude.some((entry) => matches(entry, cell))) add(cell);
+      add(cell);
     }
   for (const { kernel: only, module, scenario, expect, why } of data.include)
     if (only === undefined || only === kernel)

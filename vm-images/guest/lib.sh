@@ -50,3 +50,27 @@ await() {
         sleep 0.05
     done
 }
+
+# A workload reports through these: proof of what it did, read from the kernel's own counters.
+work_begin() {
+    PHASE=workload
+    WORK_MERGED=0
+    read -r _ _ _ _ _ _ WORK_BASE _ </sys/block/sda/stat
+}
+
+# work_cycle N: cycle N is over.
+work_cycle() {
+    # AGF and AGI are sectors 1 and 2 of a group: a two-sector write at 1 is the merged pair. Line: "… block_rq_issue: 8,0 WM 1024 () 1 + 2 […]"
+    WORK_MERGED=$((WORK_MERGED + $(awk -v group="$GROUP_SECTORS" '
+        /block_rq_issue:/ { for (i = 2; i < NF; i++) if ($i == "+" && $(i + 1) == 2 && $(i - 1) % group == 1) n++ }
+        END { print n + 0 }' "$TRACING/trace")))
+    echo >"$TRACING/trace"
+    read -r _ _ _ _ _ _ work_sectors _ </sys/block/sda/stat
+    WORK_DONE="merged=$WORK_MERGED bytes=$(((work_sectors - WORK_BASE) * 512))"
+    say "cycle $1 $WORK_DONE"
+}
+
+# work_done N: all N cycles are over.
+work_done() {
+    say "done cycles=$1 $WORK_DONE"
+}

@@ -2,6 +2,7 @@ import { EXIT } from '../../base/errors.js';
 import { catalogue } from '../../kernel/catalogue.js';
 import { presentIds } from '../../kernel/store.js';
 import type { BuildOptions } from '../../module/build.js';
+import { pruneRuns } from '../../results/retention.js';
 import { loadMatrix } from '../../scenario/load-matrix.js';
 import type { KeepDumps } from '../../session/after-crash.js';
 import { executeRun } from '../../session/execute.js';
@@ -21,6 +22,7 @@ export interface MatrixArgs extends BuildOptions {
   trials: number;
   retries: number;
   confidence?: number | undefined;
+  keepRuns?: number | undefined;
   dump: DumpMethod;
   keepDumps: KeepDumps;
   seed?: number | undefined;
@@ -90,7 +92,11 @@ export async function matrix(args: MatrixArgs, { signal }: Context): Promise<num
     ]);
     return EXIT.ok;
   }
-  const result = await executeRun(request, signal, progressFor());
+  const progress = progressFor();
+  const result = await executeRun(request, signal, progress);
   printRun(args.json, result);
+  if (args.keepRuns !== undefined && !signal.aborted)
+    for (const run of await pruneRuns(results, args.keepRuns))
+      progress.line(`removed the old run ${run} (--keep-runs ${args.keepRuns})`);
   return exitCodeOf(result.document);
 }

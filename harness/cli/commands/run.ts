@@ -1,8 +1,9 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { UsageError } from '../../base/errors.js';
+import { EXIT, firstLine, LoopanicError, UsageError } from '../../base/errors.js';
 import { writeFileAtomic } from '../../base/files.js';
 import type { BuildOptions } from '../../module/build.js';
+import type { RunDocument } from '../../results/run-schema.js';
 import type { Scenario } from '../../scenario/scenario-schema.js';
 import type { KeepDumps } from '../../session/after-crash.js';
 import { executeRun } from '../../session/execute.js';
@@ -26,13 +27,38 @@ export interface RunArgs extends BuildOptions {
   keep: boolean;
   shell: boolean;
   console: boolean;
+  bisect: boolean;
   json: boolean;
   results: string;
   accel: 'auto' | Accel;
 }
 
 /** `loopanic run SCENARIO`: one cell, by hand. */
-export async function run(args: RunArgs, { signal }: Context): Promise<number> {
+export async function run(args: RunArgs, context: Context): Promise<number> {
+  if (!args.bisect) return runOnce(args, context);
+  try {
+    return await runOnce(args, context);
+  } catch (error) {
+    // git bisect takes most codes for bad: what says nothing of the kernel is passed over, and what would be wrong at every commit ends the bisection.
+    if (!(error instanceof LoopanicError)) throw error;
+    const ends = error instanceof UsageError && !PASSED_OVER.includes(error.code);
+    process.stderr.write(`loopanic: ${firstLine(error)}\n`);
+    return ends ? BISECT_ENDS : BISECT_SKIP;
+  }
+}
+
+/** Codes above 127 end a bisection; 125 passes over a commit. */
+const [BISECT_ENDS, BISECT_SKIP] = [128, 125];
+/** Bad input that may be one commit's. */
+const PASSED_OVER = [
+  'module-build-failed',
+  'patch-refused',
+  'no-such-module',
+  'incomplete-kernel',
+  'wrong-vermagic',
+];
+
+async function runOnce(args: RunArgs, { signal }: Context): Promise<number> {
   if (args.json && args.shell)
     throw new UsageError('bad-usage', '--json and --shell both want stdout: give one of them');
   if ((args.keep || args.shell) && args.trials > 1)
@@ -75,7 +101,15 @@ export async function run(args: RunArgs, { signal }: Context): Promise<number> {
     progress,
   );
   printRun(args.json, result);
-  return exitCodeOf(result.document);
+  return args.bisect ? bisectCode(result.document) : exitCodeOf(result.document);
+}
+
+/** For `git bisect run`: 0 good, 1 bad, 125 cannot be told. A stopped command must stop the bisection too. */
+function bisectCode(document: RunDocument): number {
+  if (document.interrupted) return EXIT.interrupted;
+  const [cell] = document.cells;
+  if (cell?.verdict === 'clean') return EXIT.ok;
+  return cell?.verdict === 'panics' ? EXIT.unexpected : BISECT_SKIP;
 }
 
 /** What a person in the guest needs: how to reach it, a shell in it, and the guest for as long as they want it. */

@@ -33,8 +33,6 @@ export interface ValidateArgs extends BuildOptions {
 
 /** `loopanic validate`: the positive control, then the module under test until the confidence is reached: one verdict with numbers. */
 export async function validate(args: ValidateArgs, { signal }: Context): Promise<number> {
-  if (!(args.confidence > 0 && args.confidence < 1))
-    throw new UsageError('bad-usage', '--confidence: must be between 0 and 1, as 0.99');
   const progress = progressFor();
   await checkKernelId(args.kernel);
   await checkModuleId(args.module, await presentKernel(args.kernel));
