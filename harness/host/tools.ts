@@ -38,6 +38,9 @@ export const tools = [
   tool('gpg', 'gpg', 'gnupg2', 'checks signing keys', 'optional'),
   tool('curl', 'curl', 'curl', 'downloads kernel RPMs', 'optional'),
   tool('genext2fs', 'genext2fs', 'genext2fs', 'makes disk images', 'optional'),
+  tool('flex', 'flex', 'flex', 'builds kernels', 'optional'),
+  tool('bison', 'bison', 'bison', 'builds kernels', 'optional'),
+  tool('bc', 'bc', 'bc', 'builds kernels', 'optional'),
   tool('crash', 'crash', 'crash', 'analyses dumps', 'optional'),
   tool('makedumpfile', 'makedumpfile', 'makedumpfile', 'checks and converts dumps', 'optional'),
 ] as const satisfies Tool[];

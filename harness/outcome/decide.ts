@@ -37,6 +37,8 @@ export interface Expected {
   /** kmalloc-512 has red zones. */
   redZone: boolean;
   onlineCpus: number;
+  /** Of the iSCSI target, as the session has it. */
+  targetAddress: string;
   allocationGroups: number;
   immediateData: 'Yes' | 'No';
   /** Cycles after which the workload ends. */
@@ -158,6 +160,7 @@ function guestMismatch(guest: GuestFacts, expected: Expected, facts: 'all' | 'to
       guest.slabDebug.redZone ?? (expected.redZone ? null : false),
       expected.redZone,
     ],
+    ['target address', guest.iscsi.persistent_address ?? null, expected.targetAddress],
     ['online CPUs', told(guest.cpus.online, countCpus(guest.cpus.online)), expected.onlineCpus],
   ];
   for (const [name, found, wanted] of pairs)

@@ -4,13 +4,18 @@ import { scratchDir } from '../base/files.js';
 import { imagesDir } from '../base/paths.js';
 import { packCpio } from '../image/cpio.js';
 import type { SshKeys } from '../vm/ssh.js';
-import { guestPlan, type TrialPlan } from './plan.js';
+import { type GuestRole, guestPlan, type TrialPlan } from './plan.js';
 
 /**
  * The guest's initramfs as an open file without a name: userland, the kernel's modules, and this trial's payload (scripts, keys, the
  * module under test), concatenated; later archives win. Nothing of it can be left behind: it is gone with its descriptors.
  */
-export async function openInitramfs(plan: TrialPlan, keys: SshKeys, hold: boolean): Promise<FileHandle> {
+export async function openInitramfs(
+  plan: TrialPlan,
+  keys: SshKeys,
+  hold: boolean,
+  role: GuestRole,
+): Promise<FileHandle> {
   await using scratch = await scratchDir('payload');
   const root = join(scratch.path, 'root');
   await cp(join(imagesDir, 'guest'), join(root, 'loopanic'), { recursive: true });
@@ -23,13 +28,13 @@ export async function openInitramfs(plan: TrialPlan, keys: SshKeys, hold: boolea
   // The held trial's switch, on the PATH of a person in the guest.
   await mkdir(join(root, 'usr/bin'), { recursive: true });
   await cp(join(imagesDir, 'guest/start-workload'), join(root, 'usr/bin/workload'));
-  await writeFile(join(root, 'loopanic/plan'), guestPlan(plan, hold));
+  await writeFile(join(root, 'loopanic/plan'), guestPlan(plan, hold, role));
   for (const [format, key] of Object.entries(keys.hostKey))
     await writeFile(join(root, `loopanic/hostkey.${format}`), key, { mode: 0o600 });
   await mkdir(join(root, 'root/.ssh'), { recursive: true, mode: 0o700 });
   await chmod(join(root, 'root'), 0o700);
   await writeFile(join(root, 'root/.ssh/authorized_keys'), `${keys.publicKey}\n`, { mode: 0o600 });
-  if (plan.files.crash) {
+  if (plan.files.crash && role !== 'target') {
     await mkdir(join(root, 'loopanic/kdump'));
     await cp(plan.files.crash.kernel, join(root, 'loopanic/kdump/vmlinuz'));
     await cp(plan.files.crash.initramfs, join(root, 'loopanic/kdump/initramfs'));

@@ -58,6 +58,13 @@ export interface CellParts {
   lun: string;
 }
 
+/** What a guest is: the target, the initiator, or both over loopback. */
+export type GuestRole = 'both' | 'initiator' | 'target';
+
+/** Where the target listens. */
+export const TARGET_ADDRESS = { loopback: '127.0.0.1', peer: '10.0.3.1' } as const;
+const INITIATOR_ADDRESS = '10.0.3.2';
+
 /** A new seed: 31 bits, as the guest's perl takes it. */
 export function newSeed(): number {
   return randomInt(1, 2 ** 31 - 1);
@@ -109,6 +116,7 @@ export function planTrial(parts: CellParts, trial: number, seed: number, dump: D
       slubMinOrder: scenario.kernel.slubMinOrder ?? null,
       slubMaxOrder: scenario.kernel.slubMaxOrder ?? null,
       redZone: scenario.kernel.slubDebug?.split(',')[0]?.includes('Z') ?? false,
+      targetAddress: TARGET_ADDRESS[scenario.target],
       onlineCpus: scenario.vm.cpus,
       allocationGroups: scenario.filesystem.allocationGroups,
       immediateData: scenario.iscsi.immediateData,
@@ -145,17 +153,20 @@ export function kernelArgs(plan: TrialPlan): string[] {
 }
 
 /** The plan's part that the guest's scripts read: shell assignments, one a line. */
-export function guestPlan(plan: TrialPlan, hold: boolean): string {
+export function guestPlan(plan: TrialPlan, hold: boolean, role: GuestRole): string {
   const { scenario } = plan;
   const { headerDigest, dataDigest, immediateData } = scenario.iscsi;
   const connection = 'node.conn[0].iscsi';
   const values: Record<string, string | number> = {
     TOKEN: plan.token,
+    ROLE: role,
+    TARGET: TARGET_ADDRESS[scenario.target],
+    ADDRESS: role === 'target' ? TARGET_ADDRESS.peer : INITIATOR_ADDRESS,
     SEED: plan.seed,
     HOLD: hold ? 1 : 0,
     MODULES: plan.profile.modules.join(' '),
     OPTIONAL_MODULES: plan.profile.optionalModules.join(' '),
-    KDUMP: plan.dump === 'kdump' ? 1 : 0,
+    KDUMP: plan.dump === 'kdump' && role !== 'target' ? 1 : 0,
     PIN_CPU: scenario.vm.pinCpu ?? '',
     TARGET_PARAMS: `HeaderDigest=${headerDigest} DataDigest=${dataDigest} ImmediateData=${immediateData}`,
     INITIATOR_PARAMS: [

@@ -12,6 +12,7 @@ import { followFile } from '../vm/follow-file.js';
 import { makeSshKeys, type SshKeys } from '../vm/ssh.js';
 import { type RunningVm, startVm } from '../vm/vm.js';
 import { openInitramfs } from './payload.js';
+import { startPeer } from './peer.js';
 import { kernelArgs, type TrialPlan } from './plan.js';
 import { dumpPorts, takeDump } from './take-dump.js';
 import { Watchdog } from './watchdog.js';
@@ -180,8 +181,12 @@ async function watch(
 
   try {
     const keys = makeSshKeys();
-    await using initramfs = await openInitramfs(plan, keys, attendance.hold);
     const { scenario } = plan;
+    const peered = scenario.target === 'peer';
+    await using initramfs = await openInitramfs(plan, keys, attendance.hold, peered ? 'initiator' : 'both');
+    callbacks.onStatus?.(peered ? 'the target guest boots' : 'boot');
+    await using peer = peered ? await startPeer(plan, dir, keys, signal) : null;
+    peer?.ended.then((words) => finish({ why: 'exited', words }));
     start();
     enter();
     const logs = {
@@ -197,7 +202,7 @@ async function watch(
         memoryMiB: scenario.vm.memoryMiB,
         kernel: plan.files.kernel,
         kernelArgs: kernelArgs(plan),
-        disk: plan.files.lun,
+        ...(peer ? { link: peer.link } : { disk: plan.files.lun }),
         ...(plan.files.rootDisk === null ? {} : { rootDisk: plan.files.rootDisk }),
         ...(plan.dump === 'kdump' ? { dumpPorts: dumpPorts(dir) } : {}),
       },

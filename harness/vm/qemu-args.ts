@@ -14,6 +14,8 @@ export interface VmSpec {
   dumpPorts?: { dmesg: string; vmcore: string };
   /** Raw disk for the guest's /dev/vda; guests write to a snapshot that is gone with QEMU. */
   disk?: string;
+  /** A private network with one other guest, the guest's eth1: a UNIX socket that one of them makes and the other joins. */
+  link?: { socket: string; end: 'makes' | 'joins' };
   /** Raw root disk, /dev/vdb; a snapshot too. */
   rootDisk?: string;
 }
@@ -49,6 +51,19 @@ export function qemuArgs(spec: VmSpec, logs: { console: string; guest: string })
     ...['-device', 'vmcoreinfo'],
     ...['-netdev', 'user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22'],
     ...['-device', 'virtio-net-pci,netdev=net,romfile='],
+    ...(spec.link === undefined
+      ? []
+      : [
+          ...[
+            '-netdev',
+            `stream,id=link,server=${spec.link.end === 'makes' ? 'on' : 'off'},addr.type=unix,addr.path=${comma(spec.link.socket)}`,
+          ],
+          ...[
+            '-device',
+            'virtio-net-pci,netdev=link,romfile=,mac=52:54:00:12:34:' +
+              (spec.link.end === 'makes' ? '61' : '62'),
+          ],
+        ]),
     ...[spec.disk, spec.rootDisk].flatMap((disk) =>
       disk === undefined
         ? []

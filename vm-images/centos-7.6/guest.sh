@@ -24,6 +24,7 @@ END
     need systemctl start kdump
 }
 
+# image_target ADDRESS: starts tgtd; where a service has no say in it, tgtd listens on every address.
 image_target() {
     need systemctl start tgtd
     [ -z "$PIN_CPU" ] || need taskset -a -p -c "$PIN_CPU" "$(pidof tgtd | cut -d ' ' -f 1)"
@@ -34,9 +35,9 @@ image_login() {
     login_target=$2
     shift 2
     need systemctl start iscsid
-    need iscsiadm -m node -T "$login_target" -p 127.0.0.1:3260 -o new
+    need iscsiadm -m node -T "$login_target" -p "$TARGET:3260" -o new
     for p in "$@"; do
-        need iscsiadm -m node -T "$login_target" -p 127.0.0.1:3260 -o update -n "${p%%=*}" -v "${p#*=}"
+        need iscsiadm -m node -T "$login_target" -p "$TARGET:3260" -o update -n "${p%%=*}" -v "${p#*=}"
     done
-    need iscsiadm -m node -T "$login_target" -p 127.0.0.1:3260 --login
+    need iscsiadm -m node -T "$login_target" -p "$TARGET:3260" --login
 }

@@ -10,8 +10,9 @@ image_kdump() {
     need kexec -p -c --no-checks /loopanic/kdump/vmlinuz --initrd=/loopanic/kdump/initramfs --command-line="$1"
 }
 
+# image_target ADDRESS
 image_target() {
-    tgtd --iscsi portal=127.0.0.1:3260
+    tgtd --iscsi portal="$1:3260"
 }
 
 # image_login INITIATOR TARGET NAME=VALUE...
@@ -20,5 +21,5 @@ image_login() {
     shift 2
     login_params=
     for p in "$@"; do login_params="$login_params --param $p"; done
-    need iscsistart --initiatorname "$login_initiator" --targetname "$login_target" --tgpt 1 --address 127.0.0.1 --port 3260 $login_params
+    need iscsistart --initiatorname "$login_initiator" --targetname "$login_target" --tgpt 1 --address "$TARGET" --port 3260 $login_params
 }

@@ -1,12 +1,13 @@
-import { EXIT } from '../../base/errors.js';
+import { EXIT, UsageError } from '../../base/errors.js';
 import { addKernel } from '../../kernel/add.js';
+import { buildKernel, builtId } from '../../kernel/build-kernel.js';
 import { catalogue } from '../../kernel/catalogue.js';
 import { debugVmlinux, ensureDebugInfo } from '../../kernel/debug-info.js';
 import { ensureKernel, fetchKernel } from '../../kernel/fetch.js';
 import type { Kernel } from '../../kernel/kernel.js';
 import { presentIds, presentKernel, removeKernel } from '../../kernel/store.js';
 import { modulesOf } from '../../module/module.js';
-import { printResult, progressFor, table } from '../context.js';
+import { type Context, printResult, progressFor, table } from '../context.js';
 
 /** `loopanic kernel ls`: the catalogue, what of it is on this host, and what was added. */
 export async function kernelList(args: { json: boolean }): Promise<number> {
@@ -70,6 +71,20 @@ export interface KernelAddArgs {
 /** `loopanic kernel add FILE...`: a kernel that is on disk already. */
 export async function kernelAdd({ json, ...request }: KernelAddArgs): Promise<number> {
   return printKernel(json, await addKernel(request, progressFor()));
+}
+
+/** `loopanic kernel build --from ID --patch FILE`: a kernel with a patch to its core. */
+export async function kernelBuild(
+  args: { from: string; patch: string[]; id?: string | undefined; json: boolean },
+  { signal }: Context,
+): Promise<number> {
+  const id = args.id ?? builtId(args.from, args.patch);
+  if (args.id === undefined && args.patch.length === 0)
+    throw new UsageError('bad-usage', 'kernel build: give --patch, or --id for one without');
+  return printKernel(
+    args.json,
+    await buildKernel({ from: args.from, patches: args.patch, id }, progressFor(), signal),
+  );
 }
 
 /** `loopanic kernel rm ID`. */

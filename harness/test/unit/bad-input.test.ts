@@ -24,8 +24,8 @@ test('unknown names come with the nearest ones', async (t) => {
   );
   await refused(
     t,
-    ['run', 'xfs-loopback', '--kernel', 'debian-6.2'],
-    /unknown kernel debian-6\.2; did you mean debian-6\.1\?/,
+    ['run', 'xfs-loopback', '--kernel', 'debiam-6.1'],
+    /unknown kernel debiam-6\.1; did you mean debian-6\.1\?/,
   );
   await refused(
     t,

@@ -18,6 +18,7 @@ const expected: Expected = {
   slubMinOrder: 3,
   slubMaxOrder: null,
   redZone: false,
+  targetAddress: '127.0.0.1',
   onlineCpus: 1,
   allocationGroups: 128,
   immediateData: 'Yes',
@@ -39,6 +40,7 @@ const facts = [
   'iscsi.header_digest 0',
   'iscsi.data_digest 0',
   'iscsi.immediate_data 1',
+  'iscsi.persistent_address 127.0.0.1',
   'filesystem.allocationGroups 128',
 ];
 const survivor = [
@@ -70,6 +72,11 @@ test('a survivor with proof has survived', (t) => {
 for (const [title, guest, why] of [
   ['another module was loaded', change('buildId f00d', 'buildId beef'), /module build id is beef, not f00d/],
   ['the module cannot be told', facts.filter((f) => !f.startsWith('module.')), /module build id is unknown/],
+  [
+    'the target was elsewhere',
+    change('persistent_address 127.0.0.1', 'persistent_address 10.0.3.1'),
+    /target address is 10\.0\.3\.1, not 127\.0\.0\.1/,
+  ],
   [
     'slabs had red zones',
     change('slab.redZone 0', 'slab.redZone 1'),

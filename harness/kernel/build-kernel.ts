@@ -1,0 +1,189 @@
+import { copyFile, mkdir, readdir, realpath, writeFile } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import { execa } from 'execa';
+import { InterruptedError, UsageError } from '../base/errors.js';
+import { contentKey, exists, scratchDir } from '../base/files.js';
+import { imagesDir } from '../base/paths.js';
+import type { Progress } from '../base/progress.js';
+import { command } from '../host/command.js';
+import { needProgram } from '../host/tools.js';
+import { addKernel } from './add.js';
+import { debianPackages } from './debian.js';
+import { ensureKernel } from './fetch.js';
+import type { Kernel } from './kernel.js';
+import { unpackPackage } from './package-files.js';
+import { presentKernel } from './store.js';
+
+/** A kernel of a distribution with a patch to its core, which no module can stand in for. */
+export interface KernelBuild {
+  /** Kernel of Debian's that it is built from: source and configuration. */
+  from: string;
+  patches: readonly string[];
+  id: string;
+}
+
+/** No line from the compiler for so long: the build has gone astray. */
+const SILENCE_SECONDS = 900;
+
+/**
+ * Builds a kernel from a distribution's source package with patches, with its configuration less what guests do not need (vm-images/kernel-patches/reduced.config), and adds it. Takes a
+ * quarter of an hour on two cores. A kernel of this id that was built from the same is returned as it is. Throws UsageError if a patch does not apply or the kernel does not compile.
+ */
+export async function buildKernel(
+  build: KernelBuild,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<Kernel> {
+  const base = await ensureKernel(build.from, progress);
+  if (base.origin !== 'debian' || base.suite === undefined || base.sourcePackage === undefined)
+    throw new UsageError(
+      'bad-usage',
+      `--from ${build.from}: only kernels of Debian's can be built anew: add your own build with 'kernel add DIR'`,
+    );
+  const patches = await Promise.all(
+    build.patches.map((file) =>
+      realpath(file).catch((error: unknown) => {
+        throw new UsageError('no-such-patch', `${file}: cannot be read`, error);
+      }),
+    ),
+  );
+  for (const program of ['make', 'gcc-12', 'flex', 'bison', 'bc'] as const) await needProgram(program);
+  for (const [header, debian] of [
+    ['libelf.h', 'libelf-dev'],
+    ['openssl/opensslv.h', 'libssl-dev'],
+  ] as const)
+    if (!(await exists(join('/usr/include', header))))
+      throw new UsageError(
+        'missing-tool',
+        `kernels are built with ${header}, which is not on this host: install ${debian}`,
+      );
+  const { suite, sourcePackage, version } = base;
+  return progress.step(`kernel ${build.id} from ${base.id} ${version}`, async (update) => {
+    await using scratch = await scratchDir('kernel-build');
+    const [deb = ''] = await debianPackages(
+      { id: base.id, suite, version, names: [sourcePackage] },
+      scratch.path,
+      update,
+    );
+    update('unpacking the source');
+    await unpackPackage(deb, join(scratch.path, 'package'), './usr/src/linux-source-*.tar.*');
+    const archive = (await readdir(join(scratch.path, 'package/usr/src')))[0] ?? '';
+    const tree = join(scratch.path, 'tree');
+    await mkdir(tree);
+    await command(await needProgram('tar'), [
+      '-x',
+      '-C',
+      tree,
+      '--strip-components=1',
+      '-f',
+      join(scratch.path, 'package/usr/src', archive),
+    ]);
+    for (const patch of patches) {
+      const done = await execa(
+        await needProgram('patch'),
+        ['-p1', '--fuzz=0', '--batch', '--forward', '-i', patch],
+        { cwd: tree, reject: false, all: true },
+      );
+      const line = done.all
+        .split('\n')
+        .find((text) => /FAILED|failed|can't|malformed|[Rr]eversed/.test(text));
+      if (done.failed)
+        throw new UsageError(
+          'patch-refused',
+          `${patch}: does not apply to ${base.id}'s source: ${line ?? 'refused'}`,
+        );
+    }
+    await configure(tree, base, build.id);
+    await make(tree, update, signal);
+    const made = await addKernel(
+      { files: [tree], devel: [], id: build.id, verify: true, force: false },
+      progress,
+    );
+    // The tree goes with the scratch folder: what modules are built against has to stay.
+    await keepTree(made, tree);
+    return (await presentKernel(build.id)) ?? made;
+  });
+}
+
+/** The distribution's configuration with the modules that guests load, less reduced.config. */
+async function configure(tree: string, base: Kernel, id: string): Promise<void> {
+  await copyFile(base.config, join(tree, '.config'));
+  const names = new Set<string>();
+  const { modules, optionalModules, captureModules } = base.profile;
+  for (const name of [...modules, ...optionalModules, ...captureModules, 'ext4']) {
+    const args = ['-d', base.modulesRoot, '-S', base.release, '--show-depends', '--ignore-install', name];
+    const { stdout } = await execa(await needProgram('modprobe'), args, { reject: false });
+    for (const [, file = ''] of stdout.matchAll(/^insmod \S*\/(\S+?)\.ko/gm))
+      names.add(file.replaceAll('-', '_'));
+  }
+  const list = join(tree, '.loopanic-modules');
+  await writeFile(list, ['Module Size Used by', ...[...names].map((name) => `${name} 1 0`), ''].join('\n'));
+  const make = await needProgram('make');
+  const quiet = { cwd: tree, input: '\n'.repeat(1000), env: { LC_ALL: 'C' } };
+  await command(make, [`LSMOD=${list}`, 'localmodconfig'], quiet);
+  await command(
+    join(tree, 'scripts/kconfig/merge_config.sh'),
+    ['-m', '.config', join(imagesDir, 'kernel-patches/reduced.config')],
+    quiet,
+  );
+  await command(make, ['olddefconfig'], quiet);
+  await command(
+    join(tree, 'scripts/config'),
+    ['--set-str', 'LOCALVERSION', `-${id.replace(/[^\w.]/g, '-')}`],
+    quiet,
+  );
+}
+
+async function make(tree: string, update: (text: string) => void, signal: AbortSignal): Promise<void> {
+  const child = execa(await needProgram('make'), [`-j${availableParallelism()}`, 'bzImage', 'modules'], {
+    cwd: tree,
+    all: true,
+    reject: false,
+    buffer: false,
+    cancelSignal: signal,
+    env: { LC_ALL: 'C', KBUILD_BUILD_USER: 'loopanic', KBUILD_BUILD_HOST: 'loopanic' },
+  });
+  const said: string[] = [];
+  let silent = false;
+  let timer = setTimeout(() => {}, 0);
+  for await (const line of child.iterable({ from: 'all' })) {
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      silent = true;
+      child.kill();
+    }, SILENCE_SECONDS * 1000);
+    said.push(String(line));
+    if (said.length > 200) said.shift();
+    update(String(line).trim());
+  }
+  clearTimeout(timer);
+  const done = await child;
+  if (signal.aborted) throw new InterruptedError();
+  if (!done.failed) return;
+  const error =
+    said.find((line) => /\berror:/.test(line)) ??
+    said.findLast((line) => /\*\*\*|Error/.test(line)) ??
+    said.at(-1);
+  throw new UsageError(
+    'kernel-build-failed',
+    silent
+      ? `the kernel does not compile: nothing was heard for ${SILENCE_SECONDS} s`
+      : `the kernel does not compile: ${error?.trim()}`,
+  );
+}
+
+/** Files of a built tree that modules are built against, in place of the link to the tree. */
+async function keepTree(kernel: Kernel, tree: string): Promise<void> {
+  const target = join(kernel.dir, 'devel/tree');
+  await command('rm', ['-f', target]);
+  await mkdir(target, { recursive: true });
+  const script = `cd "$1" && { find . -path ./Documentation -prune -o \\( -name 'Makefile*' -o -name 'Kconfig*' -o -name 'Kbuild*' \\) -print; find include scripts arch/x86/include tools/objtool tools/include tools/bpf/resolve_btfids arch/x86/module.lds arch/x86/kernel/asm-offsets.s 2>/dev/null \\( -type f -o -type l \\) ! -name '*.o' ! -name '*.cmd'; ls .config Module.symvers System.map; } | sort -u | cpio -pdm --quiet "$2"`;
+  await command('sh', ['-c', script, 'sh', tree, target]);
+}
+
+/** A name for a kernel that was not given one: what it is from, and its patches. */
+export function builtId(from: string, patches: readonly string[]): string {
+  const names = patches.map((file) => file.replace(/.*\//, '').replace(/\.(patch|diff)$/, ''));
+  return `${from}-${names.join('-') || contentKey(from).slice(0, 6)}`;
+}

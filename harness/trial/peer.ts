@@ -1,0 +1,125 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { InfraError } from '../base/errors.js';
+import { CrashReader } from '../outcome/crash-report.js';
+import { GuestMarkers, LineSplitter } from '../outcome/guest-markers.js';
+import { followFile } from '../vm/follow-file.js';
+import type { VmSpec } from '../vm/qemu-args.js';
+import type { SshKeys } from '../vm/ssh.js';
+import { startVm } from '../vm/vm.js';
+import { openInitramfs } from './payload.js';
+import { kernelArgs, type TrialPlan } from './plan.js';
+import { Watchdog } from './watchdog.js';
+
+/** The guest that the target is in, where it is not the initiator's own. `await using` ends it. */
+export interface Peer extends AsyncDisposable {
+  /** How the other guest reaches it. */
+  link: NonNullable<VmSpec['link']>;
+  /** Settles, with the reason, if it ends or crashes before it is told to. */
+  ended: Promise<string>;
+}
+
+/**
+ * Boots a second guest of the same kernel with the LUN, and returns when its target listens. Its logs are target-serial.log, target-guest.log and target-qemu.log in the
+ * trial's folder. Throws InfraError if it does not come so far.
+ */
+export async function startPeer(
+  plan: TrialPlan,
+  dir: string,
+  keys: SshKeys,
+  signal: AbortSignal,
+): Promise<Peer> {
+  const undo: (() => unknown)[] = [];
+  const dispose = async (): Promise<void> => {
+    for (const step of undo.splice(0).reverse()) await step();
+  };
+  try {
+    return await boot(plan, dir, keys, signal, undo, dispose);
+  } catch (error) {
+    await dispose();
+    throw error;
+  }
+}
+
+async function boot(
+  plan: TrialPlan,
+  dir: string,
+  keys: SshKeys,
+  signal: AbortSignal,
+  undo: (() => unknown)[],
+  dispose: () => Promise<void>,
+): Promise<Peer> {
+  const stack = {
+    defer: (step: () => unknown) => void undo.push(step),
+    use: <T extends AsyncDisposable>(resource: T): T => {
+      undo.push(() => resource[Symbol.asyncDispose]());
+      return resource;
+    },
+  };
+  // A path of a UNIX socket has room for 107 bytes: a trial's folder may be longer.
+  const home = await mkdtemp(join(tmpdir(), 'loopanic-'));
+  stack.defer(() => rm(home, { recursive: true, force: true }));
+  const socket = join(home, 'link');
+  const initramfs = stack.use(await openInitramfs(plan, keys, false, 'target'));
+  const logs = {
+    console: join(dir, 'target-serial.log'),
+    guest: join(dir, 'target-guest.log'),
+    qemu: join(dir, 'target-qemu.log'),
+  };
+  const vm = stack.use(
+    await startVm(
+      {
+        accel: plan.accel,
+        cpus: 1,
+        memoryMiB: plan.scenario.vm.memoryMiB,
+        kernel: plan.files.kernel,
+        kernelArgs: kernelArgs({ ...plan, dump: 'none' }),
+        disk: plan.files.lun,
+        ...(plan.files.rootDisk === null ? {} : { rootDisk: plan.files.rootDisk }),
+        link: { socket, end: 'makes' },
+      },
+      initramfs.fd,
+      logs,
+      signal,
+    ),
+  );
+  let end: (why: string) => void = () => {};
+  const ended = new Promise<string>((resolve) => {
+    end = resolve;
+  });
+  let serve: () => void = () => {};
+  const serving = new Promise<void>((resolve) => {
+    serve = resolve;
+  });
+  const markers = new GuestMarkers(plan.token);
+  const crashes = new CrashReader();
+  const watchdog = new Watchdog(plan.scenario.limits, ({ why }) => end(`the target guest: ${why}`));
+  // Once it serves it has nothing more to tell but that it is alive.
+  watchdog.start();
+  stack.defer(() => watchdog.stop());
+  const console = new LineSplitter((line) => {
+    crashes.push(line);
+    if (crashes.crash) end('the target guest crashed (target-serial.log)');
+    if (markers.push(line) || markers.phase === 'boot') watchdog.progress();
+    if (markers.failure !== undefined) end(`a step failed in the target guest: ${markers.failure}`);
+    if (line.text.endsWith(`loopanic:${plan.token}: serving`)) {
+      watchdog.attended = true;
+      serve();
+    }
+  });
+  stack.use(
+    await followFile(logs.console, (chunk) => {
+      watchdog.sign('console');
+      console.push(chunk);
+    }),
+  );
+  stack.use(await followFile(logs.guest, () => watchdog.sign('guest')));
+  vm.exited.then(({ words }) => end(`the target guest ended: ${words}`));
+  const stop = (): void => end('interrupted');
+  signal.addEventListener('abort', stop, { once: true });
+  stack.defer(() => signal.removeEventListener('abort', stop));
+  const why = await Promise.race([serving.then(() => null), ended]);
+  if (why !== null) throw new InfraError('no-target', why);
+  return { link: { socket, end: 'joins' }, ended, [Symbol.asyncDispose]: dispose };
+}
