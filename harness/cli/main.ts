@@ -254,10 +254,11 @@ const parser = globalOptions(yargs(argv))
   )
   .command(
     'nightly-unit [file]',
-    'prints a systemd service and timer, and a cron line, for a nightly matrix',
+    'prints a systemd service and timer and a cron line for a nightly matrix, or a job for GitHub Actions or GitLab',
     (y) =>
       y
         .positional('file', { type: 'string', default: join(scenariosDir, 'nightly.matrix.yaml') })
+        .option('for', { choices: ['systemd', 'github', 'gitlab'] as const, default: 'systemd' as const })
         .option('at', { type: 'string', default: '02:30', describe: 'local time, HH:MM' })
         .option('confidence', { type: 'number', default: 0.99 })
         .option('trials', { ...trials, default: 5, describe: 'boots of each positive control' })

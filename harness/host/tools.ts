@@ -52,6 +52,7 @@ export const libraries = [{ file: '/usr/lib/x86_64-linux-gnu/libelf.so.1', debia
 export const testTools = [
   { program: 'dockerd', debian: 'docker.io' },
   { program: 'createrepo_c', debian: 'createrepo-c' },
+  { program: 'chromium', debian: 'chromium' },
 ] as const;
 
 export type Program = (typeof tools)[number]['program'];

@@ -1,4 +1,4 @@
-import { resolve } from 'node:path';
+import { relative, resolve } from 'node:path';
 import { EXIT } from '../../base/errors.js';
 import { packageRoot } from '../../base/paths.js';
 import { printResult } from '../context.js';
@@ -6,6 +6,7 @@ import { printResult } from '../context.js';
 export interface NightlyArgs {
   file: string;
   at: string;
+  for: 'systemd' | 'github' | 'gitlab';
   confidence: number;
   trials: number;
   keepRuns: number;
@@ -13,8 +14,14 @@ export interface NightlyArgs {
   results: string;
 }
 
-/** `loopanic nightly-unit`: a systemd service and timer, and a cron line, that run a matrix every night. Nothing is installed. */
+/** `loopanic nightly-unit`: what runs a matrix every night: a systemd service and timer and a cron line, or a job of a CI service. Nothing is installed. */
 export async function nightlyUnit(args: NightlyArgs): Promise<number> {
+  const [hour = '2', minute = '30'] = args.at.split(':');
+  if (args.for !== 'systemd') {
+    const text = args.for === 'github' ? githubJob(args, Number(hour), Number(minute)) : gitlabJob(args);
+    printResult(args.json, { [args.for]: text }, () => [text]);
+    return EXIT.ok;
+  }
   const quote = (word: string): string =>
     /^[\w./@%+=:,-]+$/.test(word) ? word : `"${word.replace(/["\\]/g, '\\$&')}"`;
   const options = [
@@ -57,7 +64,6 @@ Persistent=true
 [Install]
 WantedBy=timers.target
 `;
-  const [hour = '2', minute = '30'] = args.at.split(':');
   const cron = `# crontab -e\n${Number(minute)} ${Number(hour)} * * * ${command.replaceAll('%', '\\%')}`;
   printResult(args.json, { service, timer, cron }, () => [
     service,
@@ -66,4 +72,62 @@ WantedBy=timers.target
     cron,
   ]);
   return EXIT.ok;
+}
+
+/** Exit codes need no translation: whatever is not 0 fails the job, and the reports are made in any case. */
+function githubJob({ file, confidence, trials }: NightlyArgs, hour: number, minute: number): string {
+  return `# .github/workflows/loopanic-nightly.yml; the time is UTC
+name: loopanic nightly
+on:
+  schedule:
+    - cron: '${minute} ${hour} * * *'
+  workflow_dispatch:
+jobs:
+  matrix:
+    runs-on: [self-hosted, linux, x64] # with KVM: minutes instead of hours
+    timeout-minutes: 240
+    steps:
+      - uses: actions/checkout@v4
+      - run: npm ci && npx loopanic setup
+      - run: npx loopanic matrix ${matrixPath(file)} --confidence ${confidence} --trials ${trials}
+      - if: always()
+        run: |
+          run=$(ls -t results | grep -m1 Z-)
+          npx loopanic report "$run" --format md >>"$GITHUB_STEP_SUMMARY"
+          npx loopanic report "$run" --format junit --output results/junit.xml
+          npx loopanic report "$run"
+      - if: always()
+        uses: actions/upload-artifact@v4
+        with:
+          name: loopanic-results # logs and dumps are copies of a guest's memory: mind who may read them
+          path: results
+`;
+}
+
+function gitlabJob({ file, confidence, trials }: NightlyArgs): string {
+  return `# .gitlab-ci.yml; the time is that of the pipeline schedule
+loopanic-nightly:
+  tags: [kvm]
+  timeout: 4h
+  rules:
+    - if: $CI_PIPELINE_SOURCE == "schedule"
+  script:
+    - npm ci && npx loopanic setup
+    - npx loopanic matrix ${matrixPath(file)} --confidence ${confidence} --trials ${trials}
+  after_script:
+    - run=$(ls -t results | grep -m1 Z-)
+    - npx loopanic report "$run" --format junit --output junit.xml
+    - npx loopanic report "$run"
+  artifacts:
+    when: always
+    paths: [results]
+    reports:
+      junit: junit.xml
+`;
+}
+
+/** A file of loopanic's own by its path in the project, which is what a job checks out. */
+function matrixPath(file: string): string {
+  const path = relative(packageRoot, resolve(file));
+  return path.startsWith('..') ? file : path;
 }

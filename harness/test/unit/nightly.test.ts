@@ -1,0 +1,70 @@
+import { mkdir, readdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import test from 'ava';
+import { parse } from 'yaml';
+import { pruneRuns } from '../../results/retention.js';
+import { loopanic } from '../support/cli.js';
+import { tempDir } from '../support/files.js';
+
+test('retention: the oldest finished runs go, unfinished ones and what is no run stay', async (t) => {
+  const dir = await tempDir(t);
+  const run = async (name: string, finishedAt: string | null, interrupted = false): Promise<void> => {
+    await mkdir(join(dir, name));
+    await writeFile(join(dir, name, 'run.json'), JSON.stringify({ finishedAt, interrupted }, null, 2));
+  };
+  await run('20260101T000000Z-aaaaaa', '2026-01-01T00:10:00Z');
+  await run('20260102T000000Z-aaaaaa', null);
+  await run('20260103T000000Z-aaaaaa', '2026-01-03T00:10:00Z', true);
+  await run('20260104T000000Z-aaaaaa', '2026-01-04T00:10:00Z');
+  await run('20260105T000000Z-aaaaaa', '2026-01-05T00:10:00Z');
+  await run('mine', '2026-01-01T00:10:00Z');
+  await mkdir(join(dir, '20260101T000000Z-bbbbbb'));
+  t.deepEqual(await pruneRuns(dir, 2), ['20260101T000000Z-aaaaaa']);
+  t.deepEqual(await pruneRuns(dir, 2), []);
+  t.is((await readdir(dir)).length, 6);
+});
+
+test('nightly-unit: commands that exist, times that are times', async (t) => {
+  const unit = await loopanic(['nightly-unit', '--at', '04:05', '--json']);
+  t.is(unit.code, 0, unit.stderr);
+  const { service, timer, cron } = JSON.parse(unit.stdout);
+  const command = /^ExecStart=(.*)$/m.exec(service)?.[1]?.split(' ') ?? [];
+  t.is(command[0], process.execPath);
+  const listed = await loopanic([...command.slice(2), '--list', '--kernel', 'debian-6.1']);
+  t.is(listed.code, 0, listed.stderr);
+  t.regex(timer, /^OnCalendar=\*-\*-\* 04:05:00$/m);
+  t.regex(cron, /^5 4 \* \* \* \//m);
+  t.is((await loopanic(['nightly-unit', '--at', '25:00'])).code, 2);
+  for (const service of ['github', 'gitlab']) {
+    const { code, stdout } = await loopanic(['nightly-unit', '--for', service]);
+    t.is(code, 0);
+    t.regex(
+      JSON.stringify(parse(stdout)),
+      /npx loopanic matrix scenarios\/nightly\.matrix\.yaml --confidence 0\.99 --trials 5/,
+    );
+  }
+});
+
+test('bisect: bad ends are bad input, neighbours need no boot, and git is told what it understands', async (t) => {
+  const unknown = await loopanic(['bisect', '--good', 'debian-6.1', '--bad', 'nope']);
+  t.is(unknown.code, 2);
+  t.regex(unknown.stderr, /--bad nope: is not in the list of kernels: debian-6\.1, /);
+  const next = await loopanic([
+    'bisect',
+    '--good',
+    'a',
+    '--bad',
+    'b',
+    '--kernels',
+    'a',
+    '--kernels',
+    'b',
+    '--json',
+  ]);
+  t.is(next.code, 0, next.stderr);
+  t.like(JSON.parse(next.stdout), { good: 'a', bad: 'b', undecided: [], steps: [] });
+  // Would be wrong at every commit: ends the bisection.
+  t.is((await loopanic(['run', 'nope', '--bisect'])).code, 128);
+  // One commit's trouble: passed over.
+  t.is((await loopanic(['run', 'xfs-loopback', '--bisect', '--module', '/nope/libiscsi_tcp.ko'])).code, 125);
+});
