@@ -323,9 +323,9 @@ const parser = globalOptions(yargs(argv))
       .command('ls', 'the catalogue, and what of it is here', (z) => z, does(kernelList))
       .command(
         'fetch <id>',
-        "download a kernel of the catalogue: Debian's newest version, or the RPMs that the entry names",
+        "download a kernel of the catalogue (Debian's newest version, or the RPMs that the entry names), or build one of those that are built",
         (z) => z.positional('id', { type: 'string', demandOption: true }).option('verify', verify),
-        does(kernelFetch),
+        doesOwnCleanup(kernelFetch),
       )
       .command(
         'add <files..>',

@@ -32,6 +32,12 @@ const entrySchema = z.discriminatedUnion('origin', [
     ...base,
   }),
   z.strictObject({
+    origin: z.literal('built'),
+    from: z.string().describe("a kernel of Debian's"),
+    patches: z.array(z.string()).min(1).describe('below vm-images/kernel-patches'),
+    ...base,
+  }),
+  z.strictObject({
     origin: z.literal('rpm'),
     version: z.string().describe("the packages' version-release"),
     release: z.string().describe('uname -r of the kernel in them'),

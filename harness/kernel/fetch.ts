@@ -22,12 +22,19 @@ export async function ensureKernel(id: string, progress: Progress): Promise<Kern
       'incomplete-kernel',
       `kernel ${id} is damaged: 'loopanic kernel rm ${id}', and add it again`,
     );
+  const entry = await catalogueEntry(id);
+  if (entry.origin === 'built')
+    throw new UsageError(
+      'not-built',
+      `kernel ${id} is not built yet: 'loopanic kernel fetch ${id}' does (a quarter of an hour on two cores)`,
+    );
   return fetchKernel(id, progress);
 }
 
 /** Downloads a kernel of the catalogue: Debian's newest, or the packages that the entry names. `verify` false takes RPMs unchecked. */
 export async function fetchKernel(id: string, progress: Progress, verify = true): Promise<Kernel> {
   const entry = await catalogueEntry(id);
+  if (entry.origin === 'built') throw new UsageError('not-built', `kernel ${id} is built, not downloaded`);
   return progress.step(`kernel ${id}`, (update) =>
     entry.origin === 'debian'
       ? fetchDebianKernel(id, entry, update)

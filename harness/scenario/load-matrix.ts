@@ -40,18 +40,22 @@ export const matrixSchema = z
       )
       .default([])
       .describe('cells beside the product'),
-    exclude: z.array(z.strictObject(pattern)).default([]).describe('cells that are left out'),
+    exclude: z
+      .array(z.strictObject(pattern))
+      .default([])
+      .describe('cells that are left out, but for those that are included with their kernel'),
     controls: z
       .array(
         z.strictObject({
           of: z.strictObject(pattern).default({}).describe('cells that it is the positive control of'),
+          kernel: name.optional().describe("default: the cell's own"),
           module: name,
           scenario: name,
         }),
       )
       .default([])
       .describe(
-        'the positive control of a cell is the first entry that matches, on the same kernel; it is added if it is no cell',
+        'the positive control of a cell is the first entry that matches; it is added if it is no cell',
       ),
     expect: z
       .array(z.strictObject({ ...pattern, verdict: expectation, why: z.string().min(1) }))
@@ -166,7 +170,6 @@ function nameOf({ kernel, module, scenario }: MatrixCell): string {
 function addCells(cells: MatrixCell[], data: MatrixFile, kernel: string, stock: StockExpectation): void {
   const add = (cell: MatrixCell): void => {
     if (cells.some((other) => nameOf(other) === nameOf(cell))) return;
-    if (data.exclude.some((entry) => matches(entry, cell))) return;
     const stated = data.expect.find((entry) => matches(entry, cell));
     const own = cell.module === 'stock' && cell.scenario === STOCK_SCENARIO ? stock(cell.kernel) : undefined;
     const expected = cell.expected ?? (stated ? { verdict: stated.verdict, why: stated.why } : own);
@@ -175,10 +178,14 @@ function addCells(cells: MatrixCell[], data: MatrixFile, kernel: string, stock: 
   for (const module of data.modules)
     for (const scenario of data.scenarios) {
       const cell = { kernel, module, scenario };
-      add(cell);
+      if (!data.exclude.some((entry) => matches(entry, cell))) add(cell);
     }
   for (const { kernel: only, module, scenario, expect, why } of data.include)
-    if (only === undefined || only === kernel)
+    if (
+      only === undefined
+        ? !data.exclude.some((entry) => matches(entry, { kernel, module, scenario }))
+        : only === kernel
+    )
       add({ kernel, module, scenario, ...(expect && why ? { expected: { verdict: expect, why } } : {}) });
 }
 
@@ -193,12 +200,14 @@ function matches(
   );
 }
 
-/** A cell's positive control, which is never the cell itself, nor a control of a control. */
+/** A cell's positive control, which is never the cell itself. What is a control of others on its kernel has none. */
 function controlOf(cell: MatrixCell, { controls }: MatrixFile): MatrixCell | undefined {
-  const isControl = controls.some(
-    ({ module, scenario }) => cell.module === module && cell.scenario === scenario,
-  );
-  if (isControl) return undefined;
   const entry = controls.find(({ of }) => matches(of, cell));
-  return entry && { kernel: cell.kernel, module: entry.module, scenario: entry.scenario };
+  if (!entry) return undefined;
+  const control = { kernel: entry.kernel ?? cell.kernel, module: entry.module, scenario: entry.scenario };
+  if (control.kernel !== cell.kernel) return control;
+  const isControl = controls.some(
+    ({ module, scenario }) => module === cell.module && scenario === cell.scenario,
+  );
+  return isControl ? undefined : control;
 }

@@ -1,7 +1,9 @@
-import { EXIT, UsageError } from '../../base/errors.js';
+import { join } from 'node:path';
+import { EXIT, interruptible, UsageError } from '../../base/errors.js';
+import { imagesDir } from '../../base/paths.js';
 import { addKernel } from '../../kernel/add.js';
 import { buildKernel, builtId } from '../../kernel/build-kernel.js';
-import { catalogue } from '../../kernel/catalogue.js';
+import { catalogue, catalogueEntry } from '../../kernel/catalogue.js';
 import { debugVmlinux, ensureDebugInfo } from '../../kernel/debug-info.js';
 import { ensureKernel, fetchKernel } from '../../kernel/fetch.js';
 import type { Kernel } from '../../kernel/kernel.js';
@@ -52,8 +54,22 @@ export async function kernelList(args: { json: boolean }): Promise<number> {
 }
 
 /** `loopanic kernel fetch ID`: the newest version that the catalogue's suite has, or the packages that its entry names. */
-export async function kernelFetch(args: { id: string; verify: boolean; json: boolean }): Promise<number> {
-  return printKernel(args.json, await fetchKernel(args.id, progressFor(), args.verify));
+export async function kernelFetch(
+  args: { id: string; verify: boolean; json: boolean },
+  { signal }: Context,
+): Promise<number> {
+  const entry = await catalogueEntry(args.id);
+  if (entry.origin === 'built') {
+    const patches = entry.patches.map((name) => join(imagesDir, 'kernel-patches', name));
+    return printKernel(
+      args.json,
+      await buildKernel({ from: entry.from, patches, id: args.id }, progressFor(), signal),
+    );
+  }
+  return printKernel(
+    args.json,
+    await interruptible(fetchKernel(args.id, progressFor(), args.verify), signal),
+  );
 }
 
 export interface KernelAddArgs {
