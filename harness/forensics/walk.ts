@@ -108,8 +108,10 @@ async function findCopy(session: CrashSession, words: LabelledWord[], facts: Ana
   const targets = told ? [BigInt(`0x${told}`)] : named.map(({ address }) => BigInt(`0x${address}`));
   const seen = new Set<string>();
   const isOwn = ({ cache }: LabelledWord): boolean => /^skbuff_/.test(cache);
-  // Kernels before 4.16 merge sk_buffs into a kmalloc cache of their size: then any word may be one, if it reads as one.
-  for (const word of [...words.filter(isOwn), ...words.filter((other) => !isOwn(other))]) {
+  // Kernels before 4.16, which print the address, merge sk_buffs into a kmalloc cache of their size: then any word may be one, if it reads as one and holds that
+  // very address. Without an address chance would find sk_buffs that are none.
+  const merged = told ? words.filter((word) => !isOwn(word)) : [];
+  for (const word of [...words.filter(isOwn), ...merged]) {
     if (seen.has(word.address)) continue;
     seen.add(word.address);
     const skb = await readSkb(session, word);
