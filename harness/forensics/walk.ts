@@ -54,7 +54,8 @@ export async function walk(session: CrashSession, facts: AnalysisFacts): Promise
   const words = parseLabelledWords(await session.run('bt -FF'));
   await findCopy(session, words, facts);
   await readObjects(session, facts);
-  if (facts.skb) facts.socket = await socket(session, facts.skb.sock);
+  // Only of the sk_buff that holds the copy: another one that lay on the stack may be long freed, and its socket with it.
+  if (facts.skb && facts.fragment) facts.socket = await socket(session, facts.skb.sock);
   if (session.damage !== null) throw new InfraError('dump-damaged', `the dump is damaged: ${session.damage}`);
 }
 

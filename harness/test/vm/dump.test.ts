@@ -145,7 +145,8 @@ test.serial('a panic of another kind is captured, and not taken for the sought o
   t.is(document.cells[0]?.trials[0]?.outcome, 'other-crash');
   t.like(await readDump(dir), { method: 'kdump', complete: true, kept: false });
   await t.throwsAsync(stat(join(dir, 'vmcore')), { code: 'ENOENT' });
-  t.is((await readAnalysis(dir)).conclusion.sought, 'no');
+  const analysis = await readAnalysis(dir);
+  t.is(analysis.conclusion.sought, 'no', analysis.problem ?? '');
 });
 
 test.serial('a usercopy panic with another cache and another reader is not the sought one', async (t) => {
