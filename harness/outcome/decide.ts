@@ -1,4 +1,4 @@
-import type { LogVerdict } from './classify.js';
+import type { LogEvidence, LogVerdict } from './classify.js';
 import type { GuestFacts } from './guest-facts.js';
 import type { GuestMarkers } from './guest-markers.js';
 import type { Outcome } from './outcome-schema.js';
@@ -10,7 +10,8 @@ export type TrialEnd =
   | { why: 'step-failed' }
   | { why: 'silent'; seconds: number }
   | { why: 'stalled'; seconds: number }
-  | { why: 'exited'; words: string }
+  /** QEMU is gone; `code` 0: the guest reset or powered itself off. */
+  | { why: 'exited'; words: string; code?: number | null }
   | { why: 'not-started'; message: string }
   | { why: 'left' }
   | { why: 'interrupted' };
@@ -40,6 +41,8 @@ export interface Expected {
   /** Of the iSCSI target, as the session has it. */
   targetAddress: string;
   allocationGroups: number;
+  /** fs.xfs.xfssyncd_centisecs; null: as the kernel has it. */
+  writebackCentiseconds: number | null;
   immediateData: 'Yes' | 'No';
   /** Cycles after which the workload ends. */
   cycles: number;
@@ -49,7 +52,8 @@ export interface Expected {
 
 /**
  * The outcome of a trial. The serial console decides; how the trial ended only tells what its silence means. `survived` is given
- * last and only against proof: the workload said that it ended, it wrote, and the guest was what the scenario asked for.
+ * last and only against proof: the workload said that it ended, it wrote, and the guest was what the scenario asked for. `log` is the console of the
+ * guest that crashed, if one did; `elsewhere` are warnings on the console of a second guest.
  */
 export function decideOutcome(
   log: LogVerdict,
@@ -57,6 +61,7 @@ export function decideOutcome(
   guest: GuestFacts | null,
   expected: Expected,
   end: TrialEnd,
+  elsewhere: readonly LogEvidence[] = [],
 ): Decision {
   const decide = (outcome: Outcome, reason: string, corrupted = false): Decision => ({
     outcome,
@@ -77,8 +82,16 @@ export function decideOutcome(
   }
   if (end.why === 'interrupted') return decide('infra-error', `interrupted in phase ${markers.phase}`);
   if (end.why === 'not-started') return decide('infra-error', end.message);
-  if (markers.failure !== undefined)
-    return decide('infra-error', `a step failed in the guest: ${markers.failure}`);
+  // Warnings of the boot, before the module under test was loaded, are not this trial's.
+  const warning =
+    markers.firstLine > 0
+      ? (log.warnings.find((entry) => entry.line > markers.firstLine) ?? elsewhere[0])
+      : undefined;
+  if (markers.failure !== undefined) {
+    const failed = `a step failed in the guest: ${markers.failure}`;
+    // A step that fails after the kernel complained is the kernel's doing.
+    return warning ? decide('warned', `${warning.text}; then ${failed}`) : decide('infra-error', failed);
+  }
   switch (end.why) {
     case 'silent':
     case 'stalled': {
@@ -87,6 +100,10 @@ export function decideOutcome(
       return decide(outcome, `${what} for ${end.seconds} s in phase ${markers.phase}`);
     }
     case 'exited':
+      if (end.code === 0) {
+        const text = `the guest reset or powered itself off in phase ${markers.phase}, without a crash report`;
+        return markers.phase === 'boot' ? decide('no-boot', text) : decide('other-crash', text, true);
+      }
       return decide('infra-error', `QEMU ended in phase ${markers.phase}: ${end.words || 'it said nothing'}`);
     case 'left':
       return decide('infra-error', `the guest was left in phase ${markers.phase} before its workload ended`);
@@ -110,8 +127,6 @@ export function decideOutcome(
       'infra-error',
       `the workload issued ${work.mergedTwoSectorWrites} merged two-sector writes in ${work.cycles} cycles, not ${expected.minMergedPerCycle} a cycle: it did not try the trigger`,
     );
-  // Warnings of the boot, before the module under test was loaded, are not this trial's.
-  const warning = log.warnings.find((entry) => entry.line > markers.firstLine);
   if (warning) return decide('warned', warning.text);
   return decide(
     'survived',
@@ -144,6 +159,11 @@ function guestMismatch(guest: GuestFacts, expected: Expected, facts: 'all' | 'to
     ['filesystem block size', guest.filesystem.blockSize, expected.blockSize],
     ['nomerges', guest.block.nomerges, expected.nomerges],
     ['allocation groups', guest.filesystem.allocationGroups, expected.allocationGroups],
+    [
+      'writeback interval',
+      guest.filesystem.writebackCentiseconds,
+      expected.writebackCentiseconds ?? guest.filesystem.writebackCentiseconds,
+    ],
     [
       'header digest',
       told(guest.iscsi.header_digest, digest(guest.iscsi.header_digest)),

@@ -26,6 +26,7 @@ export const guestSchema = z.object({
     sectorSize: z.int().nullable(),
     blockSize: z.int().nullable(),
     allocationGroups: z.int().nullable(),
+    writebackCentiseconds: z.int().nullable(),
   }),
   iscsi: z.record(z.string(), z.string()).describe('negotiated parameters, by their sysfs names'),
 });
@@ -86,6 +87,7 @@ export class FactReader {
         sectorSize: number('filesystem.sectorSize'),
         blockSize: number('filesystem.blockSize'),
         allocationGroups: number('filesystem.allocationGroups'),
+        writebackCentiseconds: number('filesystem.writebackCentiseconds'),
       },
       iscsi,
     };

@@ -89,3 +89,10 @@ export class LineSplitter {
     for (const line of lines) this.#onLine(parseLine(line, ++this.#count));
   }
 }
+
+/** Line of the first marker in a whole log; 0 if there is none. */
+export function firstMarker(log: string, token: string): number {
+  const markers = new GuestMarkers(token);
+  new LineSplitter((line) => void markers.push(line)).push(Buffer.from(`${log}\n`, 'latin1'));
+  return markers.firstLine;
+}

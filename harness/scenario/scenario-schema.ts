@@ -58,6 +58,14 @@ export const scenarioSchema = z
           .default(4096)
           .describe('bytes'),
         allocationGroups: z.int().min(1).max(512).default(128),
+        writebackCentiseconds: z
+          .int()
+          .min(100)
+          .max(720000)
+          .optional()
+          .describe(
+            'how often XFS writes dirty metadata back (fs.xfs.xfssyncd_centisecs); kernels have 3000',
+          ),
       })
       .prefault({}),
     iscsi: z

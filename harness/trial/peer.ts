@@ -10,7 +10,7 @@ import type { SshKeys } from '../vm/ssh.js';
 import { startVm } from '../vm/vm.js';
 import { openInitramfs } from './payload.js';
 import { kernelArgs, type TrialPlan } from './plan.js';
-import { Watchdog } from './watchdog.js';
+import { CRASH_QUIET_SECONDS, Watchdog } from './watchdog.js';
 
 /** The guest that the target is in, where it is not the initiator's own. `await using` ends it. */
 export interface Peer extends AsyncDisposable {
@@ -42,6 +42,10 @@ export async function startPeer(
   }
 }
 
+/** The target guest's console, in the trial's folder. */
+export const TARGET_LOG = 'target-serial.log';
+const CRASHED = 'the target guest crashed (target-serial.log)';
+
 async function boot(
   plan: TrialPlan,
   dir: string,
@@ -63,7 +67,7 @@ async function boot(
   const socket = join(home, 'link');
   const initramfs = stack.use(await openInitramfs(plan, keys, false, 'target'));
   const logs = {
-    console: join(dir, 'target-serial.log'),
+    console: join(dir, TARGET_LOG),
     guest: join(dir, 'target-guest.log'),
     qemu: join(dir, 'target-qemu.log'),
   };
@@ -94,13 +98,18 @@ async function boot(
   });
   const markers = new GuestMarkers(plan.token);
   const crashes = new CrashReader();
-  const watchdog = new Watchdog(plan.scenario.limits, ({ why }) => end(`the target guest: ${why}`));
+  const watchdog = new Watchdog(plan.scenario.limits, ({ why }) =>
+    end(why === 'crashed' ? CRASHED : `the target guest: ${why}`),
+  );
   // Once it serves it has nothing more to tell but that it is alive.
   watchdog.start();
   stack.defer(() => watchdog.stop());
   const console = new LineSplitter((line) => {
     crashes.push(line);
-    if (crashes.crash) end('the target guest crashed (target-serial.log)');
+    if (crashes.crash) {
+      watchdog.crashed(CRASH_QUIET_SECONDS);
+      if (crashes.crashComplete) end(CRASHED);
+    }
     if (markers.push(line) || markers.phase === 'boot') watchdog.progress();
     if (markers.failure !== undefined) end(`a step failed in the target guest: ${markers.failure}`);
     if (line.text.endsWith(`loopanic:${plan.token}: serving`)) {

@@ -119,6 +119,7 @@ export function planTrial(parts: CellParts, trial: number, seed: number, dump: D
       targetAddress: TARGET_ADDRESS[scenario.target],
       onlineCpus: scenario.vm.cpus,
       allocationGroups: scenario.filesystem.allocationGroups,
+      writebackCentiseconds: scenario.filesystem.writebackCentiseconds ?? null,
       immediateData: scenario.iscsi.immediateData,
       cycles: scenario.workload.cycles,
       minMergedPerCycle:
@@ -175,6 +176,7 @@ export function guestPlan(plan: TrialPlan, hold: boolean, role: GuestRole): stri
       `node.session.iscsi.ImmediateData=${immediateData}`,
     ].join(' '),
     NOMERGES: scenario.block.nomerges,
+    WRITEBACK: scenario.filesystem.writebackCentiseconds ?? '',
     ALLOCATION_GROUPS: scenario.filesystem.allocationGroups,
     CYCLES: scenario.workload.cycles,
     // Without random free lists there is no luck to deal anew.

@@ -2,20 +2,20 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { firstLine, hasErrno, InfraError } from '../base/errors.js';
 import { writeJson } from '../base/files.js';
-import { classifyLog } from '../outcome/classify.js';
+import { classifyLog, type LogEvidence } from '../outcome/classify.js';
 import { CrashReader } from '../outcome/crash-report.js';
 import { decideOutcome, type TrialEnd } from '../outcome/decide.js';
 import { FactReader } from '../outcome/guest-facts.js';
-import { GuestMarkers, LineSplitter } from '../outcome/guest-markers.js';
+import { firstMarker, GuestMarkers, LineSplitter } from '../outcome/guest-markers.js';
 import type { TrialOutcome } from '../outcome/outcome-schema.js';
 import { followFile } from '../vm/follow-file.js';
 import { makeSshKeys, type SshKeys } from '../vm/ssh.js';
 import { type RunningVm, startVm } from '../vm/vm.js';
 import { openInitramfs } from './payload.js';
-import { startPeer } from './peer.js';
+import { startPeer, TARGET_LOG } from './peer.js';
 import { kernelArgs, type TrialPlan } from './plan.js';
 import { dumpPorts, takeDump } from './take-dump.js';
-import { Watchdog } from './watchdog.js';
+import { CRASH_QUIET_SECONDS, Watchdog } from './watchdog.js';
 
 /** A person's wishes for one trial. */
 export interface Attendance {
@@ -43,9 +43,6 @@ export interface TrialCallbacks {
   onConsole?: (chunk: Buffer) => void;
 }
 
-/** A report that does not end (the guest died while printing it) is taken as it is after so many seconds without a byte. */
-const CRASH_QUIET_SECONDS = 5;
-
 /**
  * Runs one trial in `dir` (which exists and is empty) and leaves serial.log, guest.log, qemu.log and outcome.json there. Never throws for what
  * happens to the guest: that is an outcome. `signal` ends the trial; what is known by then is saved.
@@ -64,22 +61,19 @@ export async function runTrial(
   const timings: Record<string, number> = {};
   const conclude = async (end: TrialEnd): Promise<TrialOutcome> => {
     timings.outcome ??= since();
-    const serial = await readFile(join(dir, 'serial.log'), 'latin1').catch((error: unknown) => {
-      // No log: QEMU was never started. A log that cannot be read must not pass for an empty one.
-      if (hasErrno(error, 'ENOENT')) return '';
-      throw new InfraError(
-        'log-lost',
-        `the serial log of trial ${plan.trial} cannot be read: ${firstLine(error)}`,
-        error,
-      );
-    });
-    const log = classifyLog(serial, plan.scenario.receiver);
+    const { receiver } = plan.scenario;
+    const own = classifyLog(await readLog(dir, LOG), receiver);
+    const targetLog = plan.scenario.target === 'peer' ? await readLog(dir, TARGET_LOG) : '';
+    const target = classifyLog(targetLog, receiver);
+    // The guest with the target is part of the trial: what it says counts as much.
+    const [log, file] =
+      own.outcome === 'no-crash' && target.outcome !== 'no-crash' ? [target, TARGET_LOG] : [own, LOG];
+    const elsewhere = target.warnings.filter(({ line }) => line > firstMarker(targetLog, plan.token));
     const guest = facts.facts(plan.profile.hardenedUsercopyBuilt);
-    const decision = decideOutcome(log, markers, guest, plan.expected, end);
-    const cite = (entry: { line: number; text: string }): TrialOutcome['evidence'][number] => ({
-      file: 'serial.log',
-      ...entry,
-    });
+    const decision = decideOutcome(log, markers, guest, plan.expected, end, elsewhere);
+    const cite =
+      (name: string) =>
+      (entry: LogEvidence): TrialOutcome['evidence'][number] => ({ file: name, ...entry });
     const outcome: TrialOutcome = {
       schemaVersion: 1,
       kernel: plan.kernel,
@@ -89,14 +83,15 @@ export async function runTrial(
       seed: plan.seed,
       ...decision,
       signature: log.signature,
-      interrupted: end.why === 'interrupted',
+      // A panic counts, whoever stopped what came after it.
+      interrupted: end.why === 'interrupted' && log.outcome === 'no-crash',
       phase: markers.phase,
       timings,
       accel: plan.accel,
       guest,
       workload: markers.work,
-      evidence: log.evidence.map(cite),
-      warnings: log.warnings.map(cite),
+      evidence: log.evidence.map(cite(file)),
+      warnings: [...own.warnings.map(cite(LOG)), ...target.warnings.map(cite(TARGET_LOG))],
     };
     await writeJson(join(dir, 'outcome.json'), outcome);
     return outcome;
@@ -118,6 +113,16 @@ export async function runTrial(
   if (!known) return conclude(end);
   await writeJson(join(dir, 'outcome.json'), { ...known, timings });
   return { ...known, timings };
+}
+
+const LOG = 'serial.log';
+
+/** A log of this trial; empty if its QEMU was never started. One that cannot be read must not pass for an empty one. */
+function readLog(dir: string, name: string): Promise<string> {
+  return readFile(join(dir, name), 'latin1').catch((error: unknown) => {
+    if (hasErrno(error, 'ENOENT')) return '';
+    throw new InfraError('log-lost', `${join(dir, name)} cannot be read: ${firstLine(error)}`, error);
+  });
 }
 
 interface Observed {
@@ -190,7 +195,7 @@ async function watch(
     start();
     enter();
     const logs = {
-      console: join(dir, 'serial.log'),
+      console: join(dir, LOG),
       guest: join(dir, 'guest.log'),
       qemu: join(dir, 'qemu.log'),
     };
@@ -220,7 +225,7 @@ async function watch(
       guestLog.push(chunk);
     });
     watchdog.start();
-    vm.exited.then(({ words }) => finish({ why: 'exited', words }));
+    vm.exited.then(({ words, code }) => finish({ why: 'exited', words, code }));
     const attended = attendance.attend?.({ vm, keys, dir, holding });
     attended?.then(
       () => finish({ why: 'left' }),

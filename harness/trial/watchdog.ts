@@ -1,5 +1,8 @@
 import type { TrialEnd } from '../outcome/decide.js';
 
+/** A report that does not end (the guest died while printing it) is taken as it is after so many seconds without a byte. */
+export const CRASH_QUIET_SECONDS = 5;
+
 /**
  * Ends a trial on evidence of a hang, never on total time: `silenceSeconds` without a byte from the guest (it sends a heartbeat every two
  * seconds), or `stallSeconds` of heartbeats without a new phase or cycle.

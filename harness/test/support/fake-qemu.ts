@@ -54,6 +54,24 @@ switch (mode) {
   case 'lies':
     print(banner, mark('phase workload'), mark('done cycles=0 merged=0 bytes=0'));
     break;
+  case 'target-panics':
+    // Two guests: the one with the target serves, then crashes as a kernel does.
+    if (/ROLE='target'/.test(readFileSync(initrd, 'latin1'))) {
+      print(banner, mark('phase modules'), mark('serving'));
+      setTimeout(
+        () =>
+          print(
+            '[    7.000000] BUG: unable to handle page fault for address: ffffffff00000000',
+            '[    7.000100] CPU: 0 PID: 99 Comm: tgtd Not tainted 6.1.0-56-amd64 #1',
+            '[    7.000200] Call Trace:',
+            '[    7.000300]  tcp_recvmsg+0x1/0x2',
+            '[    7.000400] Kernel panic - not syncing: Fatal exception',
+            '[    7.000500] ---[ end Kernel panic - not syncing: Fatal exception ]---',
+          ),
+        500,
+      );
+    } else print(banner, mark('phase modules'), mark('phase workload'));
+    break;
   case 'half-panic':
     print(
       banner,

@@ -1,5 +1,5 @@
 import test from 'ava';
-import { classifyLog } from '../../outcome/classify.js';
+import { classifyLog, type LogEvidence } from '../../outcome/classify.js';
 import { decideOutcome, type Expected, type TrialEnd } from '../../outcome/decide.js';
 import { FactReader } from '../../outcome/guest-facts.js';
 import { GuestMarkers, LineSplitter } from '../../outcome/guest-markers.js';
@@ -21,6 +21,7 @@ const expected: Expected = {
   targetAddress: '127.0.0.1',
   onlineCpus: 1,
   allocationGroups: 128,
+  writebackCentiseconds: 100,
   immediateData: 'Yes',
   cycles: 2,
   minMergedPerCycle: 64,
@@ -42,6 +43,7 @@ const facts = [
   'iscsi.immediate_data 1',
   'iscsi.persistent_address 127.0.0.1',
   'filesystem.allocationGroups 128',
+  'filesystem.writebackCentiseconds 100',
 ];
 const survivor = [
   '[    0.000000] Linux version 6.1.0-56-amd64',
@@ -52,13 +54,19 @@ const survivor = [
   '[   10.000000] loopanic:c0ffee00: done cycles=2 merged=260 bytes=8192000',
 ];
 
-function decide(lines: string[], end: TrialEnd = { why: 'finished' }, guest = facts, built = true) {
+function decide(
+  lines: string[],
+  end: TrialEnd = { why: 'finished' },
+  guest = facts,
+  built = true,
+  elsewhere: LogEvidence[] = [],
+) {
   const markers = new GuestMarkers(TOKEN);
   const text = `${lines.join('\n')}\n`;
   new LineSplitter((line) => markers.push(line)).push(Buffer.from(text));
   const reader = new FactReader(TOKEN);
   for (const fact of guest) reader.push(`@${TOKEN} ${fact}`);
-  return decideOutcome(classifyLog(text), markers, reader.facts(built), expected, end);
+  return decideOutcome(classifyLog(text), markers, reader.facts(built), expected, end, elsewhere);
 }
 const change = (from: string, to: string): string[] => facts.map((fact) => fact.replace(from, to));
 
@@ -102,6 +110,11 @@ for (const [title, guest, why] of [
   ['slab geometry is unknown', facts.filter((f) => !f.startsWith('slab')), /slab order is unknown/],
   ['a digest was negotiated', change('data_digest 0', 'data_digest 1'), /data digest is CRC32C, not None/],
   ['merging was off', change('nomerges 0', 'nomerges 2'), /nomerges is 2, not 0/],
+  [
+    'metadata was written back later',
+    change('writebackCentiseconds 100', 'writebackCentiseconds 3000'),
+    /writeback interval is 3000, not 100/,
+  ],
   ['two CPUs were online', change('online 0', 'online 0-1'), /online CPUs is 2, not 1/],
   ['nothing was read back', [], /nothing was read back/],
 ] as const)
@@ -228,4 +241,25 @@ test('interrupted, left and dead guests are infra-errors', (t) => {
     decide(survivor.slice(0, 3), { why: 'exited', words: 'oops' }).reason,
     /QEMU ended in phase workload: oops/,
   );
+});
+
+test('a step that fails after the kernel complained makes it warned, which is never tried again', (t) => {
+  const failed = '[    9.900000] loopanic:c0ffee00: failed workload: umount /mnt (exit 32): target is busy';
+  const warning = '[    9.500000] WARNING: CPU: 0 PID: 1 at net/core/skbuff.c:1 skb_splice_from_iter+0x1/0x2';
+  const decision = decide([...survivor.slice(0, 3), warning, failed], { why: 'step-failed' });
+  t.is(decision.outcome, 'warned');
+  t.regex(decision.reason, /skb_splice_from_iter.*; then a step failed in the guest: workload: umount/);
+  const early = [...survivor.slice(0, 1), warning, ...survivor.slice(1, 3), failed];
+  t.is(decide(early, { why: 'step-failed' }).outcome, 'infra-error');
+});
+
+test('a guest that resets itself has crashed, without a report; before its first marker it has not booted', (t) => {
+  const reset = { why: 'exited', words: '', code: 0 } as const;
+  t.like(decide(survivor.slice(0, 4), reset), { outcome: 'other-crash', corrupted: true });
+  t.is(decide(survivor.slice(0, 1), reset).outcome, 'no-boot');
+});
+
+test('what the guest with the target complained about counts', (t) => {
+  const elsewhere = [{ line: 7, text: 'I/O error, dev vda, sector 1' }];
+  t.is(decide(survivor, { why: 'finished' }, facts, true, elsewhere).outcome, 'warned');
 });

@@ -10,13 +10,14 @@ async function runOn(
   t: ExecutionContext,
   mode: string,
   limits = 'silenceSeconds: 2',
+  template = 'xfs-loopback',
 ): Promise<CliResult & { results: string }> {
   const dir = await tempDir(t);
   const fake = join(packageRoot, 'dist/test/support/fake-qemu.js');
   await writeFile(join(dir, 'qemu-system-x86_64'), `#!/bin/sh\nexec '${process.execPath}' '${fake}' "$@"\n`, {
     mode: 0o755,
   });
-  const text = await readFile(join(scenariosDir, 'xfs-loopback.yaml'), 'utf8');
+  const text = await readFile(join(scenariosDir, `${template}.yaml`), 'utf8');
   const scenario = join(dir, 'quick.yaml');
   await writeFile(scenario, text.replace(/limits:\n(?: {2}.*\n)*/, `limits:\n  ${limits}\n`));
   const env = { PATH: `${dir}:${process.env.PATH}`, FAKE_QEMU: mode };
@@ -48,3 +49,12 @@ for (const [mode, outcome, reason, limits] of [
     const files = await readdir(join(result.results, run.run, cell.trials[0].folder));
     t.true(files.includes('outcome.json') && files.includes('qemu.log'), files.join(' '));
   });
+
+test.serial('a crash of the guest with the target is the outcome of the trial', async (t) => {
+  const result = await runOn(t, 'target-panics', 'silenceSeconds: 20', 'two-hosts');
+  t.is(result.code, 3, result.stderr);
+  const [trial] = JSON.parse(result.stdout).cells[0].trials;
+  t.is(trial.outcome, 'other-crash', trial.reason);
+  t.is(trial.evidence[0].file, 'target-serial.log');
+  t.regex(trial.evidence[0].text, /unable to handle page fault/);
+});
