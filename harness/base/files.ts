@@ -64,7 +64,7 @@ process.on('exit', () => {
 });
 
 /** Where process ids mean the same: this host, boot and pid namespace. A cache may be shared with others. */
-function pidSpace(): string {
+export function pidSpace(): string {
   return contentKey(
     hostname(),
     readFileSync('/proc/sys/kernel/random/boot_id'),

@@ -49,6 +49,14 @@ async function namedModules(kernel: Kernel): Promise<string[]> {
   return (await readdir(namedDir(kernel)).catch(() => [])).sort();
 }
 
+/** Every name that a module can have on this host: loopanic's own, and those that the user gave, for whatever kernel. */
+export async function moduleNames(): Promise<string[]> {
+  const root = cacheDir('modules', 'named');
+  const kernels = await readdir(root).catch(() => []);
+  const named = await Promise.all(kernels.map((kernel) => readdir(join(root, kernel)).catch(() => [])));
+  return [...new Set(['stock', ...Object.keys(await variants()), ...named.flat()])];
+}
+
 /** Modules that exist for a kernel, without building any. */
 export async function modulesOf(kernel: Kernel): Promise<string[]> {
   const there: string[] = [];

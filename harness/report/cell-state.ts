@@ -1,5 +1,5 @@
 import type { RunCell, RunDocument, RunTrial } from '../results/run-schema.js';
-import { percent } from '../verdict/cell-verdict.js';
+import { isRetryable, percent } from '../verdict/cell-verdict.js';
 
 /** A cell's name, for people and for globs. */
 export function cellName({
@@ -61,28 +61,22 @@ export function totals({ cells, skipped }: RunDocument): string {
   ].join(', ');
 }
 
-/** The trial that a cell's verdict is best shown by: a panic, else what stood in the way, else the last. */
-export function tellingTrial({ trials }: Pick<RunCell, 'trials'>): RunTrial | undefined {
+/** The trial that a cell's verdict is best shown by: a panic; of a clean cell a survivor; else what stood in the way. */
+export function tellingTrial({ trials, verdict }: Pick<RunCell, 'trials' | 'verdict'>): RunTrial | undefined {
+  const first = (wanted: (trial: RunTrial) => boolean): RunTrial | undefined => trials.find(wanted);
   return (
-    trials.find(({ outcome }) => outcome === 'reproduced') ??
-    trials.find(({ outcome }) => outcome !== 'survived') ??
+    first(({ outcome }) => outcome === 'reproduced') ??
+    (verdict === 'clean' ? first(({ outcome }) => outcome === 'survived') : undefined) ??
+    first((trial) => trial.outcome !== 'survived' && !isRetryable(trial)) ??
+    first(({ outcome }) => outcome !== 'survived') ??
     trials.at(-1)
   );
 }
 
-/** The command that repeats one trial: kernel, module, scenario, seed and image. */
-export function repeatCommand(cell: RunCell, trial: RunTrial | undefined): string {
+/** The command that repeats one trial. */
+export function repeatCommand({ repeat }: Pick<RunCell, 'repeat'>, trial: RunTrial | undefined): string {
   const word = (text: string): string =>
-    /^[\w./@+:-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
-  const parts = [
-    'npx loopanic run',
-    word(cell.scenario),
-    '--kernel',
-    word(cell.kernel),
-    '--module',
-    word(cell.module),
-  ];
-  if (cell.image.name !== 'minimal') parts.push('--image', word(cell.image.name));
-  if (trial) parts.push('--seed', String(trial.seed));
-  return parts.join(' ');
+    /^[\w./@+:=,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+  const seed = trial ? ['--seed', String(trial.seed)] : [];
+  return ['npx loopanic', ...[...repeat, ...seed].map(word)].join(' ');
 }

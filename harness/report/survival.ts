@@ -1,4 +1,5 @@
 import type { RunTrial } from '../results/run-schema.js';
+import { isRetryable } from '../verdict/cell-verdict.js';
 
 /** A point of a survival curve: from `seconds` on, `share` of the boots have not panicked. */
 export interface SurvivalStep {
@@ -14,12 +15,12 @@ export interface SurvivalCurve {
 }
 
 /**
- * Kaplan–Meier estimate of the time to a panic (Kaplan and Meier 1958): reproduced trials are events, survivors are censored when their workload ended. Trials that
- * say nothing are left out. Ties: events come before censorings.
+ * Kaplan–Meier estimate of the time to a panic (Kaplan and Meier 1958): reproduced trials are events; survivors are censored when their workload ended, those that ended in
+ * another way (hung, warned, another crash) when they did. Trials that failed around the guest are left out. Ties: events come before censorings.
  */
 export function survivalCurve(trials: readonly RunTrial[]): SurvivalCurve {
   const times = trials
-    .filter(({ outcome }) => outcome === 'reproduced' || outcome === 'survived')
+    .filter((trial) => !isRetryable(trial))
     .map(({ outcome, timings }) => ({ seconds: timings.outcome ?? 0, panicked: outcome === 'reproduced' }))
     .sort((a, b) => a.seconds - b.seconds || Number(b.panicked) - Number(a.panicked));
   const curve: SurvivalCurve = { steps: [{ seconds: 0, share: 1 }], censored: [] };

@@ -1,22 +1,53 @@
 import { readdir, readFile, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
+import { isLocked } from './lock.js';
 
 /** A run's folder, as RunFolder names it; nothing else is ever removed. */
 const RUN_ID = /^\d{8}T\d{6}Z-[0-9a-f]{6}$/;
 
 /**
- * Removes the oldest finished runs below `results`, so that `keep` of them stay. Runs that were not finished may still go on or be resumed: they stay, and are not counted.
- * Returns what was removed.
+ * Removes the oldest finished runs of a matrix below `results`, so that `keep` of them stay, the one called `current` always. Runs of other matrices, by other commands, and
+ * those that were interrupted or not finished (they may go on or be resumed) stay, and are not counted. Returns what was removed.
  */
-export async function pruneRuns(results: string, keep: number): Promise<string[]> {
+export async function pruneRuns(
+  results: string,
+  keep: number,
+  { matrix, current }: { matrix: string; current: string },
+): Promise<string[]> {
   const base = resolve(results);
-  const finished: string[] = [];
-  for (const name of (await readdir(base).catch(() => [])).filter((entry) => RUN_ID.test(entry)).sort()) {
-    const text = await readFile(join(base, name, 'run.json'), 'utf8').catch(() => '');
-    // Not parsed by its schema: runs of an older loopanic are runs too.
-    if (/"finishedAt": "[^"]+"/.test(text) && /"interrupted": false/.test(text)) finished.push(name);
+  const finished: { name: string; finishedAt: string }[] = [];
+  for (const name of (await readdir(base).catch(() => [])).filter((entry) => RUN_ID.test(entry))) {
+    const text = await readFile(join(base, name, 'run.json'), 'utf8').catch(() => 'null');
+    // Not by its schema: runs of an older loopanic are runs too.
+    const run = parse(text);
+    if (name !== current && isLocked(join(base, name))) continue;
+    if (
+      run?.command === 'matrix' &&
+      run.matrix?.name === matrix &&
+      run.finishedAt &&
+      run.interrupted === false
+    )
+      finished.push({ name, finishedAt: run.finishedAt });
   }
-  const old = finished.slice(0, Math.max(0, finished.length - keep));
+  finished.sort((a, b) => a.finishedAt.localeCompare(b.finishedAt) || a.name.localeCompare(b.name));
+  const others = finished.filter(({ name }) => name !== current);
+  const room = Math.max(0, keep - (finished.length - others.length));
+  const old = others.slice(0, Math.max(0, others.length - room)).map(({ name }) => name);
   for (const name of old) await rm(join(base, name), { recursive: true, force: true });
   return old;
+}
+
+interface FinishedRun {
+  command?: string;
+  matrix?: { name: string } | null;
+  finishedAt?: string | null;
+  interrupted?: boolean;
+}
+
+function parse(text: string): FinishedRun | null {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
 }

@@ -4,6 +4,7 @@ import { basename, dirname, join, resolve } from 'node:path';
 import * as z from 'zod';
 import { firstLine, hasErrno, UsageError } from '../base/errors.js';
 import { exists, writeFileAtomic, writeJson } from '../base/files.js';
+import { lockRun } from './lock.js';
 import { type RunDocument, runSchema } from './run-schema.js';
 
 /** Bytes that logs and JSON of a run need at least. */
@@ -56,7 +57,9 @@ export class RunFolder {
 
   /** The folder of an earlier run, by its id below `results` or by its path. Throws UsageError if there is none. */
   static async open(results: string, run: string): Promise<RunFolder> {
-    for (const path of [resolve(results, run), resolve(run)])
+    // Its run.json means it too.
+    const folder = basename(run) === 'run.json' ? dirname(run) : run;
+    for (const path of [resolve(results, folder), resolve(folder)])
       if (await exists(join(path, 'run.json'))) return new RunFolder(basename(path), path);
     throw new UsageError(
       'no-such-run',
@@ -76,6 +79,11 @@ export class RunFolder {
         error,
       );
     }
+  }
+
+  /** Keeps other processes out of the run until the returned object is disposed of. Throws UsageError if one is at it. */
+  lock(): Promise<AsyncDisposable> {
+    return lockRun(this.path);
   }
 
   /** Folder of one trial, relative to the run's. */

@@ -1,7 +1,7 @@
 import * as z from 'zod';
 import { kernelPackageSchema } from '../kernel/kernel.js';
 import { outcomeSchema } from '../outcome/outcome-schema.js';
-import { verdictSchema } from '../scenario/load-matrix.js';
+import { verdictSchema } from '../scenario/matrix-schema.js';
 
 const cellSchema = z.object({
   kernel: z.string(),
@@ -31,9 +31,11 @@ const cellSchema = z.object({
         .describe('chance that a module as bad as the positive control would have looked clean'),
     })
     .nullable(),
+  isControl: z.boolean().describe('it is the positive control of other cells: it must panic'),
   expected: z.object({ verdict: verdictSchema, why: z.string() }).optional(),
   kernelInfo: z
     .object({
+      key: z.string().describe("names the kernel's files: another build has another key"),
       release: z.string(),
       version: z.string(),
       origin: z.string(),
@@ -44,6 +46,10 @@ const cellSchema = z.object({
     .object({ vermagic: z.string(), srcversion: z.string().nullable(), buildId: z.string().nullable() })
     .nullable(),
   image: z.object({ name: z.string(), key: z.string() }),
+  scripts: z.string().describe('content hash of the scripts that ran in the guest, the workload among them'),
+  repeat: z
+    .array(z.string())
+    .describe("loopanic's arguments that run such a trial again; its seed comes on top"),
   scenarioDefinition: z
     .record(z.string(), z.unknown())
     .nullable()
@@ -85,6 +91,17 @@ export const runSchema = z
       accelReason: z.string(),
     }),
     versions: z.object({ loopanic: z.string(), node: z.string(), qemu: z.string() }),
+    matrix: z
+      .object({ name: z.string(), file: z.string() })
+      .nullable()
+      .describe('the matrix file, if the cells are from one'),
+    request: z
+      .object({
+        trials: z.int(),
+        dump: z.enum(['kdump', 'qmp', 'none']),
+        seed: z.int().nullable(),
+      })
+      .describe('what was asked for, beside the cells'),
     confidence: z.number().nullable().describe('asked for; null: boots by number'),
     retries: z.int().describe('trials of a cell that might fail around the guest'),
     skipped: z

@@ -2,7 +2,7 @@ import * as z from 'zod';
 import { analysisSchema } from '../forensics/analysis-schema.js';
 import { dumpSchema } from '../outcome/dump-schema.js';
 import { outcomeSchema } from '../outcome/outcome-schema.js';
-import { matrixSchema } from '../scenario/load-matrix.js';
+import { matrixSchema } from '../scenario/matrix-schema.js';
 import { scenarioSchema } from '../scenario/scenario-schema.js';
 import { runSchema } from './run-schema.js';
 

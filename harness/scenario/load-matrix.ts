@@ -1,100 +1,8 @@
-import { basename } from 'node:path';
+import { basename, dirname, resolve } from 'node:path';
 import picomatch from 'picomatch';
-import * as z from 'zod';
 import { UsageError } from '../base/errors.js';
 import { readYaml } from '../base/yaml-file.js';
-
-/** Verdict of a cell. */
-export const verdictSchema = z.enum(['panics', 'clean', 'inconclusive', 'void']);
-export type Verdict = z.infer<typeof verdictSchema>;
-
-const name = z.string().min(1);
-/** Cells by name; what is not given matches every one. */
-const pattern = { kernel: name.optional(), module: name.optional(), scenario: name.optional() };
-const expectation = z.enum(['panics', 'clean']);
-
-/** A matrix file: which cells a run has, and what each is expected to show. */
-export const matrixSchema = z
-  .strictObject({
-    summary: z.string().optional(),
-    kernels: z
-      .union([z.literal('all'), z.array(name).min(1)])
-      .describe(
-        'kernel ids; all: the catalogue and what was added, of which those that are not on this host are skipped',
-      ),
-    modules: z.array(name).default([]).describe('multiplied with scenarios'),
-    scenarios: z.array(name).default([]),
-    include: z
-      .array(
-        z
-          .strictObject({
-            kernel: name.optional().describe('default: every kernel of the list'),
-            module: name,
-            scenario: name,
-            expect: expectation.optional(),
-            why: z.string().min(1).optional(),
-          })
-          .refine((entry) => (entry.expect === undefined) === (entry.why === undefined), {
-            message: 'expect and why go together',
-          }),
-      )
-      .default([])
-      .describe('cells beside the product'),
-    exclude: z
-      .array(z.strictObject(pattern))
-      .default([])
-      .describe('cells that are left out, but for those that are included with their kernel'),
-    controls: z
-      .array(
-        z.strictObject({
-          of: z.strictObject(pattern).default({}).describe('cells that it is the positive control of'),
-          kernel: name.optional().describe("default: the cell's own"),
-          module: name,
-          scenario: name,
-        }),
-      )
-      .default([])
-      .describe(
-        'the positive control of a cell is the first entry that matches; it is added if it is no cell',
-      ),
-    expect: z
-      .array(z.strictObject({ ...pattern, verdict: expectation, why: z.string().min(1) }))
-      .default([])
-      .describe('first entry whose given names all match a cell states its expectation'),
-  })
-  .superRefine((matrix, context) => {
-    const known = {
-      kernel:
-        matrix.kernels === 'all' ? null : [...matrix.kernels, ...matrix.include.map((entry) => entry.kernel)],
-      module: [...matrix.modules, ...[...matrix.include, ...matrix.controls].map((entry) => entry.module)],
-      scenario: [
-        ...matrix.scenarios,
-        ...[...matrix.include, ...matrix.controls].map((entry) => entry.scenario),
-      ],
-    };
-    const check = (entry: Record<string, unknown>, path: (string | number)[]): void => {
-      for (const key of ['kernel', 'module', 'scenario'] as const) {
-        const given = entry[key];
-        const list = known[key];
-        if (given !== undefined && list !== null && !list.includes(given as string))
-          context.addIssue({
-            code: 'custom',
-            path: [...path, key],
-            message: `${given} is not one of ${key}s: ${[...new Set(list.filter((item) => item !== undefined))].join(', ')}`,
-          });
-      }
-    };
-    for (const [index, entry] of matrix.expect.entries()) check(entry, ['expect', index]);
-    for (const [index, entry] of matrix.exclude.entries()) check(entry, ['exclude', index]);
-    for (const [index, entry] of matrix.controls.entries()) check(entry.of, ['controls', index, 'of']);
-    if (matrix.modules.length * matrix.scenarios.length === 0 && matrix.include.length === 0)
-      context.addIssue({
-        code: 'custom',
-        path: ['include'],
-        message: 'no cell: give modules and scenarios, or include',
-      });
-  });
-type MatrixFile = z.output<typeof matrixSchema>;
+import { type KnownNames, type MatrixFile, matrixSchemaFor, type Verdict } from './matrix-schema.js';
 
 /** One cell of a matrix, by names. */
 export interface MatrixCell {
@@ -102,13 +10,17 @@ export interface MatrixCell {
   module: string;
   scenario: string;
   expected?: { verdict: Verdict; why: string };
-  /** Index, among the run's cells, of its positive control. */
+  /** It is the positive control of cells of its matrix, run or not: it must panic. */
+  isControl?: boolean;
+  /** Index, among the run's cells, of its own positive control. */
   control?: number;
 }
 
 export interface Matrix {
   name: string;
   cells: MatrixCell[];
+  /** Kernels that the file asks for and that are not in it now, and why. */
+  skipped: { kernel: string; why: string }[];
 }
 
 /** What a kernel's own module is expected to show, if anybody said so. */
@@ -116,8 +28,9 @@ export type StockExpectation = (kernel: string) => { verdict: Verdict; why: stri
 
 /** Narrows a matrix down. */
 export interface MatrixChoice {
-  /** Kernels that `all` stands for. */
-  all: readonly string[];
+  known: KnownNames;
+  /** Kernels on this host, which `all` stands for. */
+  present: readonly string[];
   /** Only these kernels. */
   kernels?: readonly string[] | undefined;
   /** Only cells whose `kernel+module+scenario` one of these globs matches. */
@@ -133,60 +46,123 @@ const STOCK_SCENARIO = 'xfs-loopback';
  * positive control. Throws UsageError.
  */
 export async function loadMatrix(file: string, choice: MatrixChoice): Promise<Matrix> {
-  const data = await readYaml(file, matrixSchema);
-  const listed = data.kernels === 'all' ? choice.all : data.kernels;
-  for (const id of choice.kernels ?? [])
-    if (data.kernels !== 'all' && !data.kernels.includes(id))
-      throw new UsageError(
-        'bad-usage',
-        `--kernel ${id}: ${file} has no such kernel: ${data.kernels.join(', ')}`,
-      );
-  const kernels = choice.kernels ?? listed;
-  const cells: MatrixCell[] = [];
-  for (const kernel of kernels) addCells(cells, data, kernel, choice.stock);
-  const glob = choice.only && choice.only.length > 0 ? picomatch([...choice.only]) : () => true;
-  const wanted = cells.filter((cell) => glob(nameOf(cell)));
-  if (wanted.length === 0) {
-    const names = cells.map(nameOf);
+  const data = atHome(await readYaml(file, matrixSchemaFor(choice.known)), dirname(resolve(file)));
+  const kernels = chosenKernels(file, data, choice);
+  const cells = kernels.flatMap((kernel) => cellsOf(data, kernel, choice.stock));
+  if (cells.length === 0)
     throw new UsageError(
       'no-cell',
-      `--only ${choice.only?.join(' ')}: matches no cell of ${file}: ${names.slice(0, 6).join(', ')}${names.length > 6 ? ', …' : ''}`,
+      kernels.length === 0
+        ? `${file}: kernels: all, and no kernel is on this host: 'loopanic setup' fetches one`
+        : `${file}: leaves out every cell of ${kernels.join(', ')} (exclude)`,
     );
-  }
+  const controlFor = cells.map((cell) => controlOf(cell, data));
+  const controlNames = new Set(controlFor.flatMap((control) => (control ? [nameOf(control)] : [])));
+  const wanted = narrow(file, cells, choice.only);
   for (const cell of [...wanted]) {
-    const control = controlOf(cell, data);
-    if (!control) continue;
+    const control = controlFor[cells.indexOf(cell)];
+    // A control is what others rest on: it rests on nothing.
+    if (!control || controlNames.has(nameOf(cell))) continue;
     const same = (other: MatrixCell): boolean => nameOf(other) === nameOf(control);
     if (!wanted.some(same)) wanted.push(cells.find(same) ?? control);
     cell.control = wanted.findIndex(same);
   }
-  return { name: basename(file).replace(/\.matrix\.yaml$|\.yaml$/, ''), cells: wanted };
+  for (const cell of wanted) if (controlNames.has(nameOf(cell))) cell.isControl = true;
+  const name = basename(file).replace(/\.matrix\.yaml$|\.yaml$/, '');
+  return { name, cells: wanted, skipped: skippedKernels(file, data, choice, wanted) };
 }
 
+/** Paths in a file are relative to its folder, wherever it is read from. */
+function atHome(data: MatrixFile, home: string): MatrixFile {
+  const isPath = (id: string): boolean => id.includes('/') || /\.(ko|patch|diff|yaml)$/.test(id);
+  const place = (id: string): string => (isPath(id) ? resolve(home, id) : id);
+  const settle = <E extends { module?: string | undefined; scenario?: string | undefined }>(entry: E): E => ({
+    ...entry,
+    ...(entry.module === undefined ? {} : { module: place(entry.module) }),
+    ...(entry.scenario === undefined ? {} : { scenario: place(entry.scenario) }),
+  });
+  return {
+    ...data,
+    modules: data.modules.map(place),
+    scenarios: data.scenarios.map(place),
+    include: data.include.map(settle),
+    exclude: data.exclude.map(settle),
+    expect: data.expect.map(settle),
+    controls: data.controls.map((entry) => settle({ ...entry, of: settle(entry.of) })),
+  };
+}
+
+/** The file's kernels, those that are only included with cells of their own among them; all: those on this host. */
+function chosenKernels(file: string, data: MatrixFile, { present, kernels }: MatrixChoice): string[] {
+  const included = data.include.flatMap(({ kernel }) => kernel ?? []);
+  const listed = data.kernels === 'all' ? [...present] : [...new Set([...data.kernels, ...included])];
+  if (kernels === undefined) return listed;
+  for (const id of kernels)
+    if (data.kernels !== 'all' && !listed.includes(id))
+      throw new UsageError('bad-usage', `--kernel ${id}: ${file} has no such kernel: ${listed.join(', ')}`);
+  return [...kernels];
+}
+
+/** `kernel+module+scenario`; of files their names only. */
 function nameOf({ kernel, module, scenario }: MatrixCell): string {
   return `${kernel}+${module}+${scenario}`;
 }
 
-function addCells(cells: MatrixCell[], data: MatrixFile, kernel: string, stock: StockExpectation): void {
+function labelOf({ kernel, module, scenario }: MatrixCell): string {
+  return `${kernel}+${basename(module)}+${basename(scenario, '.yaml')}`;
+}
+
+function narrow(file: string, cells: MatrixCell[], only: readonly string[] | undefined): MatrixCell[] {
+  if (only === undefined || only.length === 0) return [...cells];
+  if (only.includes('')) throw new UsageError('bad-usage', '--only: is empty: give a glob, or leave it out');
+  const glob = picomatch([...only]);
+  const wanted = cells.filter((cell) => glob(labelOf(cell)));
+  if (wanted.length > 0) return wanted;
+  const names = cells.map(labelOf);
+  throw new UsageError(
+    'no-cell',
+    `--only ${only.join(' ')}: matches no cell of ${file}: ${names.slice(0, 6).join(', ')}${names.length > 6 ? ', …' : ''}`,
+  );
+}
+
+function cellsOf(data: MatrixFile, kernel: string, stock: StockExpectation): MatrixCell[] {
+  const excluded = (cell: MatrixCell): boolean => data.exclude.some((entry) => matches(entry, cell));
+  const inProduct = data.kernels === 'all' || data.kernels.includes(kernel);
+  const product = inProduct
+    ? data.modules.flatMap((module) =>
+        data.scenarios.map((scenario): MatrixCell => ({ kernel, module, scenario })),
+      )
+    : [];
+  const included = data.include
+    .filter((entry) => entry.kernel === kernel || (entry.kernel === undefined && inProduct))
+    .map(({ kernel: only, module, scenario }) => ({ own: only !== undefined, module, scenario }));
+  const cells: MatrixCell[] = [];
   const add = (cell: MatrixCell): void => {
-    if (cells.some((other) => nameOf(other) === nameOf(cell))) return;
-    const stated = data.expect.find((entry) => matches(entry, cell));
-    const own = cell.module === 'stock' && cell.scenario === STOCK_SCENARIO ? stock(cell.kernel) : undefined;
-    const expected = cell.expected ?? (stated ? { verdict: stated.verdict, why: stated.why } : own);
-    cells.push(expected ? { ...cell, expected } : cell);
+    if (!cells.some((other) => nameOf(other) === nameOf(cell))) cells.push(cell);
   };
-  for (const module of data.modules)
-    for (const scenario of data.scenarios) {
-      const cell = { kernel, module, scenario };
-      if (!data.exclude.some((entry) => matches(entry, cell))) add(cell);
-    }
-  for (const { kernel: only, module, scenario, expect, why } of data.include)
-    if (
-      only === undefined
-        ? !data.exclude.some((entry) => matches(entry, { kernel, module, scenario }))
-        : only === kernel
-    )
-      add({ kernel, module, scenario, ...(expect && why ? { expected: { verdict: expect, why } } : {}) });
+  for (const cell of product) if (!excluded(cell)) add(cell);
+  for (const { own, module, scenario } of included) {
+    const cell = { kernel, module, scenario };
+    if (own || !excluded(cell)) add(cell);
+  }
+  return cells.map((cell) => {
+    const expected = expectationOf(cell, data, stock);
+    return expected ? { ...cell, expected } : cell;
+  });
+}
+
+/** What is included says more than a pattern, and a kernel's own entry more than one for all. */
+function expectationOf(
+  cell: MatrixCell,
+  { include, expect }: MatrixFile,
+  stock: StockExpectation,
+): MatrixCell['expected'] {
+  const entries = include.filter((entry) => matches(entry, cell) && entry.expect !== undefined);
+  const entry = entries.find(({ kernel }) => kernel !== undefined) ?? entries[0];
+  if (entry?.expect && entry.why) return { verdict: entry.expect, why: entry.why };
+  const stated = expect.find((other) => matches(other, cell));
+  if (stated) return { verdict: stated.verdict, why: stated.why };
+  return cell.module === 'stock' && cell.scenario === STOCK_SCENARIO ? stock(cell.kernel) : undefined;
 }
 
 function matches(
@@ -200,14 +176,34 @@ function matches(
   );
 }
 
-/** A cell's positive control, which is never the cell itself. What is a control of others on its kernel has none. */
+/** A cell's positive control by the first entry that matches; none if that is the cell itself. */
 function controlOf(cell: MatrixCell, { controls }: MatrixFile): MatrixCell | undefined {
   const entry = controls.find(({ of }) => matches(of, cell));
   if (!entry) return undefined;
   const control = { kernel: entry.kernel ?? cell.kernel, module: entry.module, scenario: entry.scenario };
-  if (control.kernel !== cell.kernel) return control;
-  const isControl = controls.some(
-    ({ module, scenario }) => module === cell.module && scenario === cell.scenario,
-  );
-  return isControl ? undefined : control;
+  return nameOf(control) === nameOf(cell) ? undefined : control;
+}
+
+/** Kernels that a file for all kernels is about and that have no cell in this run. */
+function skippedKernels(
+  file: string,
+  data: MatrixFile,
+  { known, present }: MatrixChoice,
+  cells: MatrixCell[],
+): Matrix['skipped'] {
+  if (data.kernels !== 'all') return [];
+  const used = new Set(cells.map(({ kernel }) => kernel));
+  const leftOut = (id: string): boolean =>
+    data.exclude.some((entry) => entry.kernel === id && !entry.module && !entry.scenario) &&
+    !data.include.some(({ kernel }) => kernel === id);
+  return known.kernels
+    .filter((id) => !used.has(id))
+    .map((kernel) => ({
+      kernel,
+      why: leftOut(kernel)
+        ? `left out by ${file}`
+        : present.includes(kernel)
+          ? 'not asked for'
+          : `not on this host: loopanic kernel fetch ${kernel}, or kernel add`,
+    }));
 }

@@ -8,6 +8,7 @@ import { debugVmlinux } from '../kernel/debug-info.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { type DumpRecord, dumpSchema } from '../outcome/dump-schema.js';
 import type { RunTrial } from '../results/run-schema.js';
+import { dumpPorts } from '../trial/take-dump.js';
 
 /** Which vmcores stay: all, the first of each cell, or none. */
 export type KeepDumps = 'all' | 'first' | 'none';
@@ -29,7 +30,11 @@ export async function afterCrash(
 ): Promise<Pick<RunTrial, 'dump' | 'analysis'>> {
   const file = join(dir, 'dump.json');
   const text = await readFile(file, 'utf8').catch(() => null);
-  if (text === null) return { dump: null, analysis: null };
+  if (text === null) {
+    // A dump that was cut off with its run.
+    await rm(dumpPorts(dir).vmcore, { force: true });
+    return { dump: null, analysis: null };
+  }
   const dump: DumpRecord = dumpSchema.parse(JSON.parse(text));
   const { method, bytes } = dump;
   const summary = (kept: boolean): RunTrial['dump'] => ({ method, bytes, kept });

@@ -34,7 +34,8 @@ export async function executeRun(
     request.resume === undefined
       ? await RunFolder.create(request.results, dumpBytes(request, loaded))
       : await RunFolder.open(request.results, request.resume);
-  const { parts, document } = await interruptible(
+  await using _lock = await folder.lock();
+  const { slots, document } = await interruptible(
     prepare(request, folder.id, loaded, progress, signal),
     signal,
   ).catch(async (error: unknown) => {
@@ -42,7 +43,7 @@ export async function executeRun(
     throw error;
   });
   if (request.resume !== undefined) await adoptTrials(folder, document);
-  const session = new Session(request, parts, document, folder, signal, progress);
+  const session = new Session(request, slots, document, folder, signal, progress);
   await session.run();
   return { document, folder: folder.path };
 }
@@ -50,7 +51,7 @@ export async function executeRun(
 /** One run's way through its cells. */
 class Session {
   readonly #request: RunRequest;
-  readonly #parts: CellSlot[];
+  readonly #slots: CellSlot[];
   readonly #document: RunDocument;
   readonly #folder: RunFolder;
   readonly #signal: AbortSignal;
@@ -59,14 +60,14 @@ class Session {
 
   constructor(
     request: RunRequest,
-    parts: CellSlot[],
+    slots: CellSlot[],
     document: RunDocument,
     folder: RunFolder,
     signal: AbortSignal,
     progress: Progress,
   ) {
     this.#request = request;
-    this.#parts = parts;
+    this.#slots = slots;
     this.#document = document;
     this.#folder = folder;
     this.#signal = signal;
@@ -78,12 +79,17 @@ class Session {
   async run(): Promise<void> {
     await this.#save();
     const cells = this.#document.cells.flatMap((cell, index) => {
-      const parts = this.#parts[index]?.cell;
+      const parts = this.#slots[index]?.cell;
       return parts ? [{ cell, parts }] : [];
     });
     const dependent = ({ cell }: { cell: RunCell }): boolean => cell.control !== null;
-    for (const { cell, parts } of [...cells.filter((entry) => !dependent(entry)), ...cells.filter(dependent)])
+    for (const { cell, parts } of [
+      ...cells.filter((entry) => !dependent(entry)),
+      ...cells.filter(dependent),
+    ]) {
+      await this.#lookAgain(cell, parts);
       await this.#runCell(cell, parts);
+    }
     Object.assign(this.#document, {
       finishedAt: new Date().toISOString(),
       interrupted: this.#isInterrupted(),
@@ -105,6 +111,11 @@ class Session {
       await this.#runTrial(cell, parts, number, judged);
     }
     await this.#save();
+  }
+
+  /** Dumps of adopted trials that nobody came to look at before the run was cut off. */
+  async #lookAgain(cell: RunCell, parts: CellParts): Promise<void> {
+    for (const trial of cell.trials) if (trial.dump === null) await this.#lookAtDump(cell, parts, trial);
   }
 
   /** Sets how many survivors the cell needs, now that its control is known. */
@@ -145,14 +156,19 @@ class Session {
     const control = this.#controlOf(cell);
     const goal = {
       trials: cell.wantedTrials,
-      isControl: this.#document.cells.some((other) => this.#controlOf(other) === cell),
+      sequential: this.#request.confidence !== undefined,
+      isControl: cell.isControl,
       control: control && control.trials.length > 0 ? control.statistics : null,
     };
     Object.assign(cell, judgeCell(cell.trials, goal));
-    // A panic with another cause must never be sold as the sought one.
-    for (const { trial, outcome, analysis } of cell.trials)
-      if (outcome === 'reproduced' && analysis?.sought === 'no')
-        cell.warnings.push(`trial ${trial}: its dump: ${analysis.text}`);
+    const untried = control && this.#slots[this.#document.cells.indexOf(control)]?.cell === null;
+    if (untried && cell.verdict !== 'panics')
+      Object.assign(cell, {
+        verdict: 'void',
+        reason: `its positive control was not tried: ${control.reason}`,
+      });
+    if (control && control.kernel !== cell.kernel && cell.verdict === 'clean')
+      cell.warnings.push(`its positive control ran on another kernel (${control.kernel})`);
   }
 
   async #runTrial(cell: RunCell, parts: CellParts, number: number, judged: () => void): Promise<void> {
@@ -176,16 +192,23 @@ class Session {
     judged();
     // Saved before the dump is looked at: the outcome is known, whatever comes of that.
     await this.#save();
+    await this.#lookAtDump(cell, parts, trial);
+    judged();
+    await this.#save();
+  }
+
+  /** Analyses a trial's dump, if there is one, and keeps it or not. */
+  async #lookAtDump(cell: RunCell, { kernel, loaded }: CellParts, trial: RunTrial): Promise<void> {
+    const { keepDumps } = this.#request;
     const earlier = cell.trials.some(({ dump }) => dump?.kept);
-    const keep = request.keepDumps === 'all' || (request.keepDumps === 'first' && !earlier);
-    const crash = { kernel: parts.kernel, dir, receiver: plan.scenario.receiver, keep };
+    const keep = keepDumps === 'all' || (keepDumps === 'first' && !earlier);
+    const dir = join(this.#folder.path, trial.folder);
+    const crash = { kernel, dir, receiver: loaded.scenario.receiver, keep };
     try {
       Object.assign(trial, await afterCrash(crash, this.#progress, this.#signal));
     } catch (error) {
       this.#progress.line(`the dump could not be looked at: ${firstLine(error)}`);
     }
-    judged();
-    await this.#save();
   }
 
   #save(): Promise<void> {

@@ -1,3 +1,4 @@
+import { MAX_BOOTS } from '../verdict/cell-verdict.js';
 import { bootsNeeded } from '../verdict/statistics.js';
 import { checkNames, type RunRequest } from './prepare.js';
 
@@ -26,16 +27,13 @@ export async function planRun(request: RunRequest): Promise<RunPlan> {
   const { trials, confidence } = request;
   let [boots, seconds, dumps] = [0, 0, 0];
   const cells = request.cells.map((cell) => {
-    const controls = request.cells.some(
-      ({ control }) => control !== undefined && request.cells[control] === cell,
-    );
-    const panics = controls || cell.expected?.verdict === 'panics';
+    const panics = cell.isControl || cell.expected?.verdict === 'panics';
     const sequential = cell.control !== undefined && confidence !== undefined;
     const number = !sequential
       ? trials
       : panics
         ? 1
-        : (bootsNeeded(trials, trials, confidence, 1000) ?? trials);
+        : (bootsNeeded(trials, trials, confidence, MAX_BOOTS) ?? MAX_BOOTS);
     boots += number;
     seconds += number * (panics ? SECONDS.panics : SECONDS.clean);
     if (panics && request.keepDumps !== 'none' && request.dump !== 'none')

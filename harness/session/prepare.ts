@@ -1,9 +1,10 @@
-import { readFile } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { cpus, hostname, release, totalmem } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { execa } from 'execa';
-import { firstLine, UsageError } from '../base/errors.js';
-import { packageRoot } from '../base/paths.js';
+import { firstLine, InterruptedError, LoopanicError, UsageError } from '../base/errors.js';
+import { contentKey } from '../base/files.js';
+import { imagesDir, packageRoot } from '../base/paths.js';
 import type { Progress } from '../base/progress.js';
 import { needProgram } from '../host/tools.js';
 import { ensureCaptureArchive } from '../image/capture.js';
@@ -22,6 +23,8 @@ import { loadScenario } from '../scenario/load-scenario.js';
 import type { LoadedScenario, Scenario } from '../scenario/scenario-schema.js';
 import type { CellParts, DumpMethod } from '../trial/plan.js';
 import type { Attendance } from '../trial/run-trial.js';
+import { MAX_BOOTS } from '../verdict/cell-verdict.js';
+import { bootsNeeded } from '../verdict/statistics.js';
 import { type AccelChoice, chooseAccel } from '../vm/accel.js';
 import type { Accel } from '../vm/qemu-args.js';
 import type { KeepDumps } from './after-crash.js';
@@ -34,8 +37,10 @@ export interface RunRequest {
   image: string | undefined;
   /** Run to go on with, by its id or folder. */
   resume?: string | undefined;
-  /** A cell whose module cannot be made is inconclusive, and the others are run. */
+  /** A cell whose kernel or module cannot be had is inconclusive, and the others are run. */
   tolerant?: boolean;
+  /** The matrix file that the cells are from. */
+  matrix?: { name: string; file: string };
   /** Kernels that were left out, and why. */
   skipped?: { kernel: string; why: string }[];
   /** Boots of a cell; with `confidence`, those of a positive control. */
@@ -51,8 +56,8 @@ export interface RunRequest {
   build: BuildOptions;
   /** Seed of the first trial's workload; the next trials count on from it. Without it each trial draws its own. */
   seed?: number;
-  /** Changes what the scenario file says. */
-  adjust?: (scenario: Scenario) => Scenario;
+  /** Changes what the scenario file says; `options` is how the command line says so. */
+  adjust?: { scenario: (scenario: Scenario) => Scenario; options: readonly string[] };
   attendance?: Attendance;
   onConsole?: (chunk: Buffer) => void;
 }
@@ -64,45 +69,48 @@ export async function prepare(
   loaded: LoadedScenario[],
   progress: Progress,
   signal: AbortSignal,
-): Promise<{ parts: CellSlot[]; document: RunDocument }> {
-  const parts: CellSlot[] = [];
+): Promise<{ slots: CellSlot[]; document: RunDocument }> {
+  const slots: CellSlot[] = [];
   let accel: AccelChoice | undefined;
   for (const [index, cell] of request.cells.entries()) {
     const entry = loaded[index] as LoadedScenario;
     const image = await ensureImage(imageOf(request, entry), progress);
-    const kernel = await ensureKernel(cell.kernel, progress);
-    accel ??= await chooseAccel(request.accel, kernel.vmlinuz);
-    const slot = { kernel, loaded: entry, image };
+    const slot = { kernelId: cell.kernel, moduleId: cell.module, loaded: entry, image };
+    let kernel: Kernel | null = null;
     try {
+      kernel = await ensureKernel(cell.kernel, progress);
+      accel ??= await chooseAccel(request.accel, kernel.vmlinuz);
       const module = await ensureModule(cell.module, kernel, progress, request.build, signal);
       const modules = await ensureModulesArchives(kernel, image.modules);
       const capture = modules.capture && (await ensureCaptureArchive(image.capture, modules.capture));
       const lun = await ensureLun(entry.scenario, kernel);
-      parts.push({
-        ...slot,
-        cell: { ...slot, module, accel: accel.accel, modules: modules.guest, capture, lun },
-      });
+      const parts = { module, accel: accel.accel, modules: modules.guest, capture, lun };
+      slots.push({ ...slot, kernel, cell: { ...parts, kernel, loaded: entry, image } });
     } catch (error) {
-      if (!request.tolerant || !(error instanceof UsageError)) throw error;
+      if (!request.tolerant || !(error instanceof LoopanicError) || error instanceof InterruptedError)
+        throw error;
       progress.line(`${cell.kernel} ${cell.module} ${entry.scenario.name}: ${firstLine(error)}`);
-      parts.push({ ...slot, cell: null, module: cell.module, why: firstLine(error) });
+      slots.push({ ...slot, kernel, cell: null, why: firstLine(error) });
     }
   }
   const names = new Set<string>();
-  for (const slot of parts) {
+  for (const slot of slots) {
     const name = Object.values(nameOf(slot)).join(' ');
     if (names.has(name)) throw new UsageError('duplicate-cell', `the cell ${name} is there twice`);
     names.add(name);
   }
   const choice = accel ?? { accel: 'tcg', reason: 'no cell' };
-  return { parts, document: await newDocument(request, id, choice, parts) };
+  return { slots, document: await newDocument(request, id, choice, slots) };
 }
 
 /** What a cell is made of, or why it cannot be. */
-export type CellSlot = { kernel: Kernel; loaded: LoadedScenario; image: GuestImage } & (
-  | { cell: CellParts }
-  | { cell: null; module: string; why: string }
-);
+export type CellSlot = {
+  kernelId: string;
+  moduleId: string;
+  loaded: LoadedScenario;
+  image: GuestImage;
+  kernel: Kernel | null;
+} & ({ cell: CellParts } | { cell: null; why: string });
 
 const DEFAULT_IMAGE = 'minimal';
 const imageOf = (request: RunRequest, { scenario }: LoadedScenario): string =>
@@ -113,19 +121,62 @@ export async function checkNames(request: RunRequest): Promise<LoadedScenario[]>
   const loaded: LoadedScenario[] = [];
   for (const cell of request.cells) {
     const entry = await loadScenario(cell.scenario);
-    loaded.push({ ...entry, scenario: request.adjust?.(entry.scenario) ?? entry.scenario });
+    loaded.push({ ...entry, scenario: request.adjust?.scenario(entry.scenario) ?? entry.scenario });
     await imagePath(imageOf(request, entry));
     await checkKernelId(cell.kernel);
     await checkModuleId(cell.module, await presentKernel(cell.kernel));
   }
+  checkControls(request, loaded);
   return loaded;
+}
+
+/** A control's panic rate says something of a cell only if both run the same workload, the cell's no shorter; and --confidence rests on that rate. */
+function checkControls({ cells, confidence, matrix, trials }: RunRequest, loaded: LoadedScenario[]): void {
+  const named = ({ kernel, module, scenario }: MatrixCell): string => `${kernel} ${module} ${scenario}`;
+  if (confidence !== undefined && bootsNeeded(trials, trials, confidence, MAX_BOOTS) === null)
+    throw new UsageError(
+      'bad-usage',
+      `--confidence ${confidence}: even if all ${trials} boots of a positive control panic, more than ${MAX_BOOTS} boots of every other cell are needed: raise --trials, or ask for less`,
+    );
+  const where = matrix ? `${matrix.file}: controls: ` : '';
+  for (const [index, cell] of cells.entries()) {
+    if (cell.control === undefined) {
+      if (confidence !== undefined && !cell.isControl)
+        throw new UsageError(
+          'no-control',
+          `${where}${named(cell)} has no positive control, and without its panic rate --confidence ${confidence} means nothing`,
+        );
+      continue;
+    }
+    const control = cells[cell.control] as MatrixCell;
+    const [own, other] = [loaded[index], loaded[cell.control]];
+    // Whether pairs must be merged is what some cells are about.
+    const told = (entry: LoadedScenario | undefined): string => {
+      const { cycles: _, minMergedPerCycle: __, ...work } = entry?.scenario.workload ?? {};
+      return JSON.stringify([entry?.workloadDir, work]);
+    };
+    const [cycles = 0, least = 0] = [own, other].map((entry) => entry?.scenario.workload.cycles);
+    if (told(own) !== told(other) || cycles < least)
+      throw new UsageError(
+        'foreign-control',
+        `${where}${named(cell)} runs another workload than its positive control ${named(control)} (name, shuffling, and at least its ${least} cycles): the control's panic rate says nothing of it`,
+      );
+  }
+}
+
+/** Content of what runs in a guest beside the image: loopanic's own scripts, the image's, and the workload. */
+async function scriptsKey({ loaded, image }: CellSlot): Promise<string> {
+  const content: (string | Buffer)[] = [await readFile(image.guestScript)];
+  for (const dir of [join(imagesDir, 'guest'), loaded.workloadDir])
+    for (const name of (await readdir(dir)).sort()) content.push(name, await readFile(join(dir, name)));
+  return contentKey(...content);
 }
 
 async function newDocument(
   request: RunRequest,
   id: string,
   accel: AccelChoice,
-  parts: CellSlot[],
+  slots: CellSlot[],
 ): Promise<RunDocument> {
   const { stdout } = await execa(await needProgram('qemu-system-x86_64'), ['--version']);
   const { version } = JSON.parse(await readFile(join(packageRoot, 'package.json'), 'utf8')) as {
@@ -149,39 +200,49 @@ async function newDocument(
       accelReason: accel.reason,
     },
     versions: { loopanic: version, node: process.versions.node, qemu: stdout.split('\n')[0] ?? '' },
+    matrix: request.matrix ?? null,
+    request: { trials: request.trials, dump: request.dump, seed: request.seed ?? null },
     confidence: request.confidence ?? null,
     retries: request.retries,
     skipped: request.skipped ?? [],
-    cells: request.cells.map((cell, index) => {
-      const control = cell.control === undefined ? null : nameOf(parts[cell.control] as CellSlot);
-      return newCell(cell, request.trials, parts[index] as CellSlot, control);
-    }),
+    cells: await Promise.all(
+      request.cells.map((cell, index) => {
+        const control = cell.control === undefined ? null : nameOf(slots[cell.control] as CellSlot);
+        return newCell(cell, request, slots[index] as CellSlot, control);
+      }),
+    ),
   };
 }
 
 /** A cell's name, as run.json has it. */
 function nameOf(slot: CellSlot): NonNullable<RunCell['control']> {
-  const { kernel, loaded } = slot;
   return {
-    kernel: kernel.id,
-    module: slot.cell?.module.id ?? (slot as { module: string }).module,
-    scenario: loaded.scenario.name,
+    kernel: slot.kernelId,
+    module: slot.cell?.module.id ?? slot.moduleId,
+    scenario: slot.loaded.scenario.name,
   };
 }
 
-function newCell(cell: MatrixCell, trials: number, slot: CellSlot, control: RunCell['control']): RunCell {
+async function newCell(
+  cell: MatrixCell,
+  request: RunRequest,
+  slot: CellSlot,
+  control: RunCell['control'],
+): Promise<RunCell> {
   const { kernel, loaded, image } = slot;
   const { name: _, ...definition } = loaded.scenario;
   const info = slot.cell?.module.info;
   return {
     ...nameOf(slot),
     control,
+    isControl: cell.isControl ?? false,
     statistics: null,
     verdict: slot.cell ? null : 'inconclusive',
-    reason: slot.cell ? 'not run' : `the module cannot be made: ${slot.why}`,
+    reason: slot.cell ? 'not run' : `it cannot be made: ${slot.why}`,
     warnings: [],
     ...(cell.expected ? { expected: cell.expected } : {}),
-    kernelInfo: {
+    kernelInfo: kernel && {
+      key: kernel.key,
       release: kernel.release,
       version: kernel.version,
       origin: kernel.origin,
@@ -189,9 +250,23 @@ function newCell(cell: MatrixCell, trials: number, slot: CellSlot, control: RunC
     },
     moduleInfo: info ? { vermagic: info.vermagic, srcversion: info.srcversion, buildId: info.buildId } : null,
     image: { name: image.name, key: image.key },
+    scripts: await scriptsKey(slot),
+    repeat: repeatArguments(cell, request, image.name),
     scenarioDefinition: definition,
-    wantedTrials: trials,
+    wantedTrials: request.trials,
     durationSeconds: 0,
     trials: [],
   };
+}
+
+/** `run` with all that decides what the guest is. Files are named by their full path. */
+function repeatArguments(cell: MatrixCell, request: RunRequest, image: string): string[] {
+  const file = (id: string): string => (/\/|\.(ko|patch|diff|yaml)$/.test(id) ? resolve(id) : id);
+  return [
+    ...['run', file(cell.scenario), '--kernel', cell.kernel, '--module', file(cell.module)],
+    ...(image === DEFAULT_IMAGE ? [] : ['--image', image]),
+    ...(request.adjust?.options ?? []),
+    ...(request.dump === 'kdump' ? [] : ['--dump', request.dump]),
+    ...(request.accel === 'auto' ? [] : ['--accel', request.accel]),
+  ];
 }

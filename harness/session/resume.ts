@@ -36,14 +36,25 @@ function difference(earlier: RunDocument, now: RunDocument): string | null {
   const names = (document: RunDocument): string =>
     document.cells.map(({ kernel, module, scenario }) => `${kernel} ${module} ${scenario}`).join(', ');
   if (names(earlier) !== names(now)) return `its cells were ${names(earlier)}, and now are ${names(now)}`;
-  if (earlier.confidence !== now.confidence)
-    return `its confidence was ${earlier.confidence}, not ${now.confidence}`;
+  const asked = (document: RunDocument): Record<string, unknown> => {
+    const { request, confidence, retries, host } = document;
+    return { ...request, confidence, retries, accel: host.accel };
+  };
+  const wanted = asked(now);
+  for (const [key, value] of Object.entries(asked(earlier)))
+    if (value !== wanted[key]) return `its ${key} was ${value}, not ${wanted[key]}`;
   for (const [index, cell] of now.cells.entries()) {
     const before = earlier.cells[index];
-    const same = (key: 'kernelInfo' | 'moduleInfo' | 'scenarioDefinition' | 'image'): boolean =>
-      JSON.stringify(before?.[key]) === JSON.stringify(cell[key]);
-    for (const key of ['kernelInfo', 'moduleInfo', 'scenarioDefinition', 'image'] as const)
-      if (!same(key)) return `${cell.kernel} ${cell.module} ${cell.scenario} has another ${key} now`;
+    for (const key of [
+      'kernelInfo',
+      'moduleInfo',
+      'scenarioDefinition',
+      'image',
+      'scripts',
+      'control',
+    ] as const)
+      if (JSON.stringify(before?.[key]) !== JSON.stringify(cell[key]))
+        return `${cell.kernel} ${cell.module} ${cell.scenario} has another ${key} now`;
   }
   return null;
 }

@@ -1,5 +1,5 @@
 import type { TrialOutcome } from '../outcome/outcome-schema.js';
-import type { Verdict } from '../scenario/load-matrix.js';
+import type { Verdict } from '../scenario/matrix-schema.js';
 import { bootsNeeded, missChance, type Rate, rateOf } from './statistics.js';
 
 /** What a cell's trials amount to. Trials that count ended in a panic of the sought kind or survived. */
@@ -9,7 +9,7 @@ export interface CellStatistics {
   survived: number;
   /** Infra errors and guests that never booted, which were tried again. */
   retried: number;
-  /** Hangs, other crashes, warnings, unreadable reports. */
+  /** Hangs, other crashes, warnings, unreadable reports, panics whose dump shows another cause. */
   odd: number;
   /** Share of counted trials that panicked, with its 95 % interval. */
   rate: Rate | null;
@@ -30,11 +30,16 @@ export interface CellJudgement {
 export interface CellGoal {
   /** Survivors wanted for `clean`. */
   trials: number;
+  /** They were reckoned from the control's rate, to reach a confidence. */
+  sequential: boolean;
   /** It is the positive control of others: it must panic. */
   isControl: boolean;
   /** Its own positive control's numbers, if it has one. */
   control: CellStatistics | null;
 }
+
+/** A trial, and what the analysis of its dump concluded, if there was one. */
+export type JudgedTrial = TrialOutcome & { analysis?: { sought: string; text: string } | null };
 
 /** A sequential test has no end if its control hardly ever panics. */
 export const MAX_BOOTS = 200;
@@ -50,10 +55,10 @@ export function isRetryable({ outcome }: Pick<TrialOutcome, 'outcome'>): boolean
 }
 
 /**
- * The verdict of a cell from its trials. One reproduced trial is enough for `panics`. `clean` needs as many survivors as are wanted, and nothing else but
+ * The verdict of a cell from its trials. One reproduced trial is enough for `panics`, if its dump does not show another cause. `clean` needs as many survivors as are wanted, and nothing else but
  * trials that were tried again. `void`: a positive control that never panicked, and every cell that depends on it. Everything else is `inconclusive`.
  */
-export function judgeCell(trials: readonly TrialOutcome[], goal: CellGoal): CellJudgement {
+export function judgeCell(trials: readonly JudgedTrial[], goal: CellGoal): CellJudgement {
   const statistics = count(trials, goal.control);
   const { counted, panicked, survived, retried, odd } = statistics;
   const judge = (verdict: Verdict, reason: string, warnings: string[] = []): CellJudgement => ({
@@ -66,10 +71,13 @@ export function judgeCell(trials: readonly TrialOutcome[], goal: CellGoal): Cell
     statistics,
   });
   if (panicked > 0)
-    return judge('panics', `${panicked} of ${counted + odd} trials panicked with the sought signature`);
+    return judge(
+      'panics',
+      `${panicked} of ${counted} trials panicked with the sought signature${odd > 0 ? `; ${odd} more ended in another way` : ''}`,
+    );
   if (goal.control && goal.control.panicked === 0)
     return judge('void', 'its positive control did not panic, so nothing follows');
-  if (goal.control && goal.trials > MAX_BOOTS)
+  if (goal.control && goal.sequential && goal.trials > MAX_BOOTS)
     return judge(
       'inconclusive',
       `its positive control panicked in ${goal.control.panicked} of ${goal.control.counted} boots: more than ${MAX_BOOTS} boots would be needed`,
@@ -78,8 +86,9 @@ export function judgeCell(trials: readonly TrialOutcome[], goal: CellGoal): Cell
     const failed =
       trials.find((trial) => trial.outcome !== 'survived' && !isRetryable(trial)) ??
       trials.findLast(isRetryable);
+    const why = failed && isRefuted(failed) ? `but its dump: ${failed.analysis?.text}` : failed?.reason;
     return failed
-      ? judge('inconclusive', `trial ${failed.trial}: ${failed.outcome}: ${failed.reason}`)
+      ? judge('inconclusive', `trial ${failed.trial}: ${failed.outcome}: ${why}`)
       : judge('inconclusive', `${survived} of ${goal.trials} trials were run`);
   }
   if (goal.isControl)
@@ -99,14 +108,21 @@ export function judgeCell(trials: readonly TrialOutcome[], goal: CellGoal): Cell
   );
 }
 
-/** A chance for people: two significant digits. */
+/** A chance for people: two significant digits, of what is missing to certainty where that is less. Never rounded to 0 or 100 %. */
 export function percent(chance: number): string {
-  return `${Number((chance * 100).toPrecision(2))} %`;
+  const digits = (share: number): number => Number((share * 100).toPrecision(2));
+  const shown = chance > 0.9 && chance < 1 ? Number((100 - digits(1 - chance)).toFixed(12)) : digits(chance);
+  return `${shown} %`;
 }
 
-function count(trials: readonly TrialOutcome[], control: CellStatistics | null): CellStatistics {
-  const number = (wanted: (trial: TrialOutcome) => boolean): number => trials.filter(wanted).length;
-  const panicked = number(({ outcome }) => outcome === 'reproduced');
+/** It crashed as sought by its log, but the dump shows another cause: it counts neither for nor against. */
+function isRefuted({ outcome, analysis }: JudgedTrial): boolean {
+  return outcome === 'reproduced' && analysis?.sought === 'no';
+}
+
+function count(trials: readonly JudgedTrial[], control: CellStatistics | null): CellStatistics {
+  const number = (wanted: (trial: JudgedTrial) => boolean): number => trials.filter(wanted).length;
+  const panicked = number((trial) => trial.outcome === 'reproduced' && !isRefuted(trial));
   const survived = number(({ outcome }) => outcome === 'survived');
   const retried = number(isRetryable);
   const counted = panicked + survived;

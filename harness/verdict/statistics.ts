@@ -14,7 +14,8 @@ export function rateOf(k: number, n: number): Rate | null {
   const [share, z2] = [k / n, Z_95 ** 2];
   const middle = (share + z2 / (2 * n)) / (1 + z2 / n);
   const half = (Z_95 / (1 + z2 / n)) * Math.sqrt((share * (1 - share)) / n + z2 / (4 * n * n));
-  return { share, low: Math.max(0, middle - half), high: Math.min(1, middle + half) };
+  // The ends are exact where rounding would leave a hair.
+  return { share, low: k === 0 ? 0 : middle - half, high: k === n ? 1 : middle + half };
 }
 
 /**

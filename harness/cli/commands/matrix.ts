@@ -1,9 +1,12 @@
+import { resolve } from 'node:path';
 import { EXIT } from '../../base/errors.js';
 import { catalogue } from '../../kernel/catalogue.js';
 import { presentIds } from '../../kernel/store.js';
 import type { BuildOptions } from '../../module/build.js';
+import { moduleNames } from '../../module/module.js';
 import { pruneRuns } from '../../results/retention.js';
 import { loadMatrix } from '../../scenario/load-matrix.js';
+import { scenarioNames } from '../../scenario/load-scenario.js';
 import type { KeepDumps } from '../../session/after-crash.js';
 import { executeRun } from '../../session/execute.js';
 import { planRun } from '../../session/plan-run.js';
@@ -33,26 +36,22 @@ export interface MatrixArgs extends BuildOptions {
 
 /** `loopanic matrix FILE`: every cell of a matrix file, against its expectations. */
 export async function matrix(args: MatrixArgs, { signal }: Context): Promise<number> {
-  const known = await catalogue();
+  const listed = await catalogue();
   const present = await presentIds();
-  const { cells } = await loadMatrix(args.file, {
-    all: present,
+  const { name, cells, skipped } = await loadMatrix(args.file, {
+    known: {
+      kernels: [...new Set([...Object.keys(listed), ...present])],
+      modules: await moduleNames(),
+      scenarios: await scenarioNames(),
+    },
+    present,
     kernels: args.kernel.length > 0 ? args.kernel : undefined,
     only: args.only,
     stock: (kernel) => {
-      const stock = known[kernel]?.stock;
+      const stock = listed[kernel]?.stock;
       return stock && stock.verdict !== 'unknown' ? { verdict: stock.verdict, why: stock.source } : undefined;
     },
   });
-  const used = new Set(cells.map(({ kernel }) => kernel));
-  const skipped = Object.keys(known)
-    .filter((id) => !used.has(id))
-    .map((kernel) => ({
-      kernel,
-      why: present.includes(kernel)
-        ? 'not asked for'
-        : `not on this host: loopanic kernel fetch ${kernel}, or kernel add`,
-    }));
   const { image, trials, retries, confidence, dump, keepDumps, results, accel, resume } = args;
   const request = {
     command: 'matrix',
@@ -69,6 +68,7 @@ export async function matrix(args: MatrixArgs, { signal }: Context): Promise<num
       build: args,
       tolerant: true,
       skipped,
+      matrix: { name, file: resolve(args.file) },
     },
     ...(confidence === undefined ? {} : { confidence }),
     ...(args.seed === undefined ? {} : { seed: args.seed }),
@@ -96,7 +96,7 @@ export async function matrix(args: MatrixArgs, { signal }: Context): Promise<num
   const result = await executeRun(request, signal, progress);
   printRun(args.json, result);
   if (args.keepRuns !== undefined && !signal.aborted)
-    for (const run of await pruneRuns(results, args.keepRuns))
+    for (const run of await pruneRuns(results, args.keepRuns, { matrix: name, current: result.document.run }))
       progress.line(`removed the old run ${run} (--keep-runs ${args.keepRuns})`);
   return exitCodeOf(result.document);
 }

@@ -80,10 +80,13 @@ async function runOnce(args: RunArgs, { signal }: Context): Promise<number> {
       ...(args.seed === undefined ? {} : { seed: args.seed }),
       ...(hardenedUsercopy
         ? {
-            adjust: (scenario: Scenario) => ({
-              ...scenario,
-              kernel: { ...scenario.kernel, hardenedUsercopy },
-            }),
+            adjust: {
+              scenario: (scenario: Scenario) => ({
+                ...scenario,
+                kernel: { ...scenario.kernel, hardenedUsercopy },
+              }),
+              options: ['--hardened-usercopy', hardenedUsercopy],
+            },
           }
         : {}),
       ...(args.keep || args.shell

@@ -48,7 +48,7 @@ export async function validate(args: ValidateArgs, { signal }: Context): Promise
     {
       command: 'validate',
       cells: [
-        { kernel, module: control, scenario },
+        { kernel, module: control, scenario, isControl: true },
         {
           kernel,
           module,

@@ -36,6 +36,8 @@ export function sampleRun(): RunDocument {
     interrupted: false,
     host: { hostname: 'host', kernel: '6.1', cpus: 2, memoryMiB: 4096, accel: 'tcg', accelReason: 'no KVM' },
     versions: { loopanic: '0', node: '20', qemu: 'QEMU' },
+    matrix: { name: 'nightly', file: 'nightly.matrix.yaml' },
+    request: { trials: 2, dump: 'kdump', seed: null },
     confidence: 0.99,
     retries: 2,
     skipped: [{ kernel: 'centos-7.6', why: 'not on this host' }],
@@ -50,7 +52,7 @@ function cell(
   { expected, control = null }: { expected?: 'panics' | 'clean'; control?: RunCell['control'] },
 ): RunCell {
   const trials = outcomes.map((outcome, index) => trial(module, scenario, outcome, index + 1));
-  const goal = { trials: 2, isControl: false, control: null };
+  const goal = { trials: 2, sequential: true, isControl: false, control: null };
   return {
     kernel: 'debian-6.1',
     module,
@@ -58,9 +60,12 @@ function cell(
     ...judgeCell(trials, goal),
     control,
     ...(expected ? { expected: { verdict: expected, why: 'because | of this' } } : {}),
-    kernelInfo: { release: '6.1.0-1-amd64', version: '6.1', origin: 'debian', packages: [] },
+    kernelInfo: { key: '6.1', release: '6.1.0-1-amd64', version: '6.1', origin: 'debian', packages: [] },
     moduleInfo: { vermagic: 'x', srcversion: 'ABC', buildId: 'f00d' },
     image: { name: 'minimal', key: 'minimal-1' },
+    isControl: module === 'unpatched' && scenario === 'xfs-loopback',
+    scripts: 'abc',
+    repeat: ['run', scenario, '--kernel', 'debian-6.1', '--module', module],
     scenarioDefinition: {},
     wantedTrials: 2,
     durationSeconds: outcomes.length * 10,

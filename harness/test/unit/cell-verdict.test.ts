@@ -1,10 +1,10 @@
 import test from 'ava';
 import type { Outcome, TrialOutcome } from '../../outcome/outcome-schema.js';
-import { judgeCell as judge, wantedBoots } from '../../verdict/cell-verdict.js';
+import { judgeCell as judge, percent, wantedBoots } from '../../verdict/cell-verdict.js';
 import { bootsNeeded, missChance, rateOf } from '../../verdict/statistics.js';
 
 const judgeCell = (list: TrialOutcome[], wanted: number) =>
-  judge(list, { trials: wanted, isControl: false, control: null });
+  judge(list, { trials: wanted, sequential: false, isControl: false, control: null });
 
 const trials = (...outcomes: Outcome[]): TrialOutcome[] =>
   outcomes.map((outcome, index) => {
@@ -50,9 +50,14 @@ test('infra errors that were tried again do not stand in the way of clean, and n
 });
 
 test('a positive control that survives is void, and so is what depends on it', (t) => {
-  const control = judge(trials('survived', 'survived'), { trials: 2, isControl: true, control: null });
+  const control = judge(trials('survived', 'survived'), {
+    trials: 2,
+    sequential: false,
+    isControl: true,
+    control: null,
+  });
   t.is(control.verdict, 'void');
-  const goal = { trials: 1, isControl: false, control: control.statistics };
+  const goal = { trials: 1, sequential: false, isControl: false, control: control.statistics };
   t.is(judge([], goal).verdict, 'void');
   t.is(judge(trials('survived'), goal).verdict, 'void');
   // A panic is a panic, whatever the control did.
@@ -85,4 +90,46 @@ test("Wilson's interval: values of his formula", (t) => {
   near(rateOf(8, 10)?.low, 0.4902);
   near(rateOf(8, 10)?.high, 0.9433);
   t.is(rateOf(0, 0), null);
+});
+
+test('a panic whose dump shows another cause counts neither for nor against', (t) => {
+  const [survivor, panic] = trials('survived', 'reproduced') as [TrialOutcome, TrialOutcome];
+  const refuted = { ...panic, analysis: { sought: 'no', text: 'another reader' } };
+  const judgement = judge([survivor, refuted], {
+    trials: 1,
+    sequential: false,
+    isControl: false,
+    control: null,
+  });
+  t.is(judgement.verdict, 'inconclusive');
+  t.is(judgement.reason, 'trial 2: reproduced: but its dump: another reader');
+  t.is(judgement.statistics.panicked, 0);
+});
+
+test('a panic beside trials that ended in another way: the rate is of those that tell', (t) => {
+  const { reason, statistics } = judgeCell(trials('reproduced', 'hung', 'other-crash'), 3);
+  t.is(reason, '1 of 1 trials panicked with the sought signature; 2 more ended in another way');
+  t.is(statistics.rate?.share, 1);
+});
+
+test('by number, more boots than a sequential test would make are no obstacle', (t) => {
+  const control = judgeCell(trials('reproduced'), 1).statistics;
+  const many = trials(...Array<Outcome>(250).fill('survived'));
+  t.is(judge(many, { trials: 250, sequential: false, isControl: false, control }).verdict, 'clean');
+  t.is(judge(many, { trials: 250, sequential: true, isControl: false, control }).verdict, 'inconclusive');
+});
+
+test('chances for people are never rounded to certainty', (t) => {
+  t.deepEqual([0, 0.0048, 0.57, 0.9, 0.99, 0.996, 0.9999, 1].map(percent), [
+    '0 %',
+    '0.48 %',
+    '57 %',
+    '90 %',
+    '99 %',
+    '99.6 %',
+    '99.99 %',
+    '100 %',
+  ]);
+  t.is(rateOf(0, 5)?.low, 0);
+  t.is(rateOf(5, 5)?.high, 1);
 });

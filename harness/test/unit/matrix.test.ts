@@ -1,9 +1,14 @@
+import { dirname, join } from 'node:path';
 import test from 'ava';
 import { loadMatrix } from '../../scenario/load-matrix.js';
 import { loopanic } from '../support/cli.js';
 import { tempFile } from '../support/files.js';
 
-const choice = { all: ['k1', 'k2'], stock: () => undefined };
+const choice = {
+  known: { kernels: ['k1', 'k2', 'k3'], modules: ['a', 'b', 'c', 'u'], scenarios: ['s', 't'] },
+  present: ['k1', 'k2'],
+  stock: () => undefined,
+};
 const load = async (t: Parameters<typeof tempFile>[0], text: string, more = {}) =>
   (await loadMatrix(await tempFile(t, 'x.matrix.yaml', text), { ...choice, ...more })).cells.map(
     ({ kernel, module, scenario, expected, control }) => [
@@ -76,7 +81,9 @@ test("loopanic's own matrices name what exists; absent kernels are skipped, neve
       '5',
     ]);
     t.is(code, 0, stderr);
-    t.regex(stdout, /^skipped: centos-7\.6: not on this host: /m);
+    const skips = /^skipped: centos-7\.6: not on this host: /m.test(stdout);
+    t.is(skips, name !== 'repro', 'only kernels that the file asks for are skipped');
+    t.is(/^skipped: debian-6\.12: left out by /m.test(stdout), name !== 'repro');
   }
 });
 
@@ -94,6 +101,97 @@ test('a matrix with a wrong key, a half expectation, no cell: file, line, key', 
       'kernels: all\nmodules: [a]\nscenarios: [s]\ncontrols: [{of: {module: x}, module: a, scenario: s}]\n',
       /x\.matrix\.yaml:4: controls\.0\.of\.module: x is not one of modules: a/,
     ],
+    [
+      'kernels: all\nmodules: [a]\nscenarios: [s]\nexclude:\n  - {kernel: k4}\n',
+      /x\.matrix\.yaml:5: exclude\.0\.kernel: unknown kernel k4; did you mean/,
+    ],
+    [
+      'kernels: all\ninclude:\n  - {module: aa, scenario: s}\n',
+      /x\.matrix\.yaml:3: include\.0\.module: unknown module aa; did you mean a/,
+    ],
+    ['kernels: k1\nmodules: [a]\nscenarios: [s]\n', /x\.matrix\.yaml:1: kernels: must be all, or a list/],
+    [
+      'kernels: all\ninclude:\n  - {module: a, scenario: s, expect: clean, why: so}\n  - {module: a, scenario: s, expect: panics, why: so}\n',
+      /x\.matrix\.yaml:4: include\.1: names the same cells as include\.0/,
+    ],
+    [
+      'kernels: all\nmodules: [a]\nscenarios: [s]\nexpect:\n  - {module: a, verdict: clean, why: so}\n  - {module: a, scenario: s, verdict: panics, why: so}\n',
+      /x\.matrix\.yaml:6: expect\.1: never counts: expect\.0 matches/,
+    ],
+    [
+      'kernels: all\nexclude: [{kernel: k1}, {kernel: k2}]\nmodules: [a]\nscenarios: [s]\n',
+      /leaves out every cell of k1, k2/,
+    ],
   ] as const)
     await t.throwsAsync(load(t, text), { message: pattern });
+});
+
+test('an include states the expectation of a cell of the product, its own kernel first; its kernel joins a list', async (t) => {
+  const text = `kernels: [k1, k2]
+modules: [a]
+scenarios: [s]
+include:
+  - {module: a, scenario: s, expect: clean, why: for all}
+  - {kernel: k2, module: a, scenario: s, expect: panics, why: for one}
+  - {kernel: k3, module: b, scenario: t}
+expect: [{module: a, verdict: panics, why: less}]
+`;
+  t.deepEqual(await load(t, text), [
+    ['k1+a+s', 'clean', undefined],
+    ['k2+a+s', 'panics', undefined],
+    ['k3+b+t', undefined, undefined],
+  ]);
+});
+
+test('a control is one whatever --only leaves, and rests on nothing itself', async (t) => {
+  const text = `kernels: [k1, k2]
+modules: [a, u]
+scenarios: [s]
+controls:
+  - {of: {kernel: k2, module: a}, module: u, scenario: s}
+  - {of: {module: u}, kernel: k1, module: u, scenario: s}
+`;
+  const file = await tempFile(t, 'x.matrix.yaml', text);
+  const { cells } = await loadMatrix(file, { ...choice, only: ['k2+u+s'] });
+  t.deepEqual(
+    cells.map(({ kernel, module, isControl, control }) => [kernel, module, isControl, control]),
+    [['k2', 'u', true, undefined]],
+  );
+});
+
+test('files in a matrix are relative to its folder, and --only knows them by name', async (t) => {
+  const file = await tempFile(
+    t,
+    'x.matrix.yaml',
+    'kernels: [k1]\nmodules: [./m.ko]\nscenarios: [own/mine.yaml]\n',
+  );
+  const { cells } = await loadMatrix(file, { ...choice, only: ['*+m.ko+mine'] });
+  const dir = dirname(file);
+  t.like(cells[0], { module: join(dir, 'm.ko'), scenario: join(dir, 'own/mine.yaml') });
+});
+
+test('confidence needs a control with the same workload, and one that can be reached', async (t) => {
+  const matrix = async (text: string, confidence: string) => {
+    const file = await tempFile(
+      t,
+      'x.matrix.yaml',
+      `kernels: [debian-6.1]\nmodules: [unpatched, stock]\n${text}`,
+    );
+    return loopanic(['matrix', file, '--list', '--confidence', confidence]);
+  };
+  const none = await matrix('scenarios: [xfs-loopback]\n', '0.99');
+  t.is(none.code, 2);
+  t.regex(none.stderr, /debian-6\.1 unpatched xfs-loopback has no positive control/);
+  const other = await matrix(
+    'scenarios: [untar]\ncontrols: [{module: unpatched, scenario: xfs-loopback}]\n',
+    '0.99',
+  );
+  t.is(other.code, 2);
+  t.regex(other.stderr, /untar runs another workload than its positive control .* xfs-loopback/);
+  const far = await matrix(
+    'scenarios: [untar]\ncontrols: [{module: unpatched, scenario: untar}]\n',
+    '0.99999',
+  );
+  t.is(far.code, 2);
+  t.regex(far.stderr, /more than 200 boots of every other cell are needed: raise --trials/);
 });

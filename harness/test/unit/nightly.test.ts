@@ -1,27 +1,66 @@
 import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
+import { execa } from 'execa';
 import { parse } from 'yaml';
+import { pidSpace } from '../../base/files.js';
+import { lockRun } from '../../results/lock.js';
 import { pruneRuns } from '../../results/retention.js';
 import { loopanic } from '../support/cli.js';
 import { tempDir } from '../support/files.js';
 
-test('retention: the oldest finished runs go, unfinished ones and what is no run stay', async (t) => {
+test('retention: the oldest finished runs of the matrix go; what may go on, and what others made, stays', async (t) => {
   const dir = await tempDir(t);
-  const run = async (name: string, finishedAt: string | null, interrupted = false): Promise<void> => {
+  const run = async (name: string, more: object): Promise<void> => {
     await mkdir(join(dir, name));
-    await writeFile(join(dir, name, 'run.json'), JSON.stringify({ finishedAt, interrupted }, null, 2));
+    const document = {
+      command: 'matrix',
+      matrix: { name: 'nightly' },
+      interrupted: false,
+      finishedAt: null,
+      cells: [{ trials: [{ interrupted: false }] }],
+      ...more,
+    };
+    await writeFile(join(dir, name, 'run.json'), JSON.stringify(document, null, 2));
   };
-  await run('20260101T000000Z-aaaaaa', '2026-01-01T00:10:00Z');
-  await run('20260102T000000Z-aaaaaa', null);
-  await run('20260103T000000Z-aaaaaa', '2026-01-03T00:10:00Z', true);
-  await run('20260104T000000Z-aaaaaa', '2026-01-04T00:10:00Z');
-  await run('20260105T000000Z-aaaaaa', '2026-01-05T00:10:00Z');
-  await run('mine', '2026-01-01T00:10:00Z');
+  // Begun first, resumed and ended last.
+  await run('20260101T000000Z-aaaaaa', { finishedAt: '2026-01-09T00:10:00Z' });
+  await run('20260102T000000Z-aaaaaa', {});
+  await run('20260103T000000Z-aaaaaa', { finishedAt: '2026-01-03T00:10:00Z', interrupted: true });
+  await run('20260104T000000Z-aaaaaa', { finishedAt: '2026-01-04T00:10:00Z' });
+  await run('20260105T000000Z-aaaaaa', { finishedAt: '2026-01-05T00:10:00Z' });
+  await run('20260106T000000Z-aaaaaa', {
+    finishedAt: '2026-01-01T00:10:00Z',
+    command: 'validate',
+    matrix: null,
+  });
+  await run('20260107T000000Z-aaaaaa', { finishedAt: '2026-01-01T00:10:00Z', matrix: { name: 'article' } });
+  await run('20260108T000000Z-aaaaaa', { finishedAt: '2026-01-01T00:10:00Z' });
+  await run('mine', { finishedAt: '2026-01-01T00:10:00Z' });
   await mkdir(join(dir, '20260101T000000Z-bbbbbb'));
-  t.deepEqual(await pruneRuns(dir, 2), ['20260101T000000Z-aaaaaa']);
-  t.deepEqual(await pruneRuns(dir, 2), []);
-  t.is((await readdir(dir)).length, 6);
+  await using _lock = await lockRun(join(dir, '20260108T000000Z-aaaaaa'));
+  const of = { matrix: 'nightly', current: '20260101T000000Z-aaaaaa' };
+  t.deepEqual(await pruneRuns(dir, 2, of), ['20260104T000000Z-aaaaaa']);
+  t.deepEqual(await pruneRuns(dir, 2, of), []);
+  t.deepEqual(await pruneRuns(dir, 1, { ...of, current: '20260105T000000Z-aaaaaa' }), [
+    '20260101T000000Z-aaaaaa',
+  ]);
+  t.is((await readdir(dir)).length, 8);
+});
+
+test('a run belongs to one process: refused while it lives, taken over when it is gone', async (t) => {
+  const dir = await tempDir(t);
+  const lock = await lockRun(dir);
+  await t.throwsAsync(lockRun(dir), { message: /another loopanic is at this run/ });
+  await lock[Symbol.asyncDispose]();
+  await (await lockRun(dir))[Symbol.asyncDispose]();
+  const child = execa('true');
+  await child;
+  await writeFile(join(dir, '.lock'), `${pidSpace()} ${child.pid}\n`);
+  await (await lockRun(dir))[Symbol.asyncDispose]();
+  await writeFile(join(dir, '.lock'), 'elsewhere 1\n');
+  await t.throwsAsync(lockRun(dir), { message: /remove .*\.lock/ });
+  t.deepEqual(await readdir(dir), ['.lock']);
 });
 
 test('nightly-unit: commands that exist, times that are times', async (t) => {
