@@ -45,8 +45,17 @@ export const tools = [
   tool('makedumpfile', 'makedumpfile', 'makedumpfile', 'checks and converts dumps', 'optional'),
 ] as const satisfies Tool[];
 
-/** Libraries that the tools of Debian's kernel headers load; no program of ours tells that one is missing. */
-export const libraries = [{ file: '/usr/lib/x86_64-linux-gnu/libelf.so.1', debian: 'libelf1' }];
+/** What kernels are built with beside programs. */
+export const kernelHeaders = [
+  { file: '/usr/include/libelf.h', debian: 'libelf-dev' },
+  { file: '/usr/include/openssl/opensslv.h', debian: 'libssl-dev' },
+] as const;
+
+/** Libraries that the tools of Debian's kernel headers load, and headers: no program of ours tells that one is missing. */
+export const libraries = [
+  { file: '/usr/lib/x86_64-linux-gnu/libelf.so.1', debian: 'libelf1' },
+  ...kernelHeaders,
+];
 
 /** What only loopanic's own tests use. */
 export const testTools = [

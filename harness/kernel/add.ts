@@ -32,6 +32,8 @@ export interface AddRequest {
   verify: boolean;
   /** Take it even if it cannot show the bug. */
   force: boolean;
+  /** loopanic built it: what it is made of stands for the files, whose content differs with the time of day. */
+  made?: { built: NonNullable<Kernel['built']>; version: string; packages: KernelPackage[] };
 }
 
 /**
@@ -44,8 +46,8 @@ export async function addKernel(request: AddRequest, progress: Progress): Promis
     const origin = originOf(request.files, kinds);
     const given = [...request.devel, request.source, request.debuginfo].filter((file) => file !== undefined);
     await Promise.all(given.map(fileKind));
-    const packages: KernelPackage[] = [];
-    for (const file of [...request.files, ...given]) {
+    const packages: KernelPackage[] = [...(request.made?.packages ?? [])];
+    for (const file of request.made ? [] : [...request.files, ...given]) {
       update(`checking ${basename(file)}`);
       packages.push(await describe(file, request));
     }
@@ -93,9 +95,11 @@ export async function addKernel(request: AddRequest, progress: Progress): Promis
         progress.line(`no debug info: ${firstLine(error)}`);
       });
     const [kernel] = packages;
-    const version = kernel?.version || found.release;
+    const version = request.made?.version ?? (kernel?.version || found.release);
     checkBelonging(request, packages, version);
-    const content = contentKey(await treeKey(out), ...(await buildTreeContent(devel, found.release)));
+    const content =
+      request.made?.built.key ??
+      contentKey(await treeKey(out), ...(await buildTreeContent(devel, found.release)));
     const verified = packages.every(
       ({ signature }) => signature !== undefined && !signature.startsWith('not verified'),
     );
@@ -106,6 +110,7 @@ export async function addKernel(request: AddRequest, progress: Progress): Promis
       version,
       packages,
       forced: [...unfit],
+      ...(request.made ? { built: request.made.built } : {}),
       fetchedAt: new Date().toISOString(),
     });
   });
@@ -265,6 +270,13 @@ async function chooseId(wanted: string | undefined, release: string, verified: b
     ([, entry]) => entry.origin === 'rpm' && entry.release === release,
   )?.[0];
   const id = wanted ?? (verified ? listed : undefined) ?? release;
+  await checkNewId(id);
+  return id;
+}
+
+/** Throws UsageError if a kernel cannot be given this id. */
+export async function checkNewId(id: string): Promise<void> {
+  const known = await catalogue();
   if (!/^[A-Za-z0-9][\w.+~-]*$/.test(id))
     throw new UsageError(
       'bad-usage',
@@ -275,5 +287,4 @@ async function chooseId(wanted: string | undefined, release: string, verified: b
       'bad-usage',
       `--id ${id}: is the catalogue's name for ${known[id].summary}: choose another`,
     );
-  return id;
 }

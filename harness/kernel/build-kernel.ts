@@ -1,14 +1,15 @@
-import { copyFile, mkdir, readdir, realpath, writeFile } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { copyFile, mkdir, readdir, readFile, realpath, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { execa } from 'execa';
 import { InterruptedError, UsageError } from '../base/errors.js';
 import { contentKey, exists, scratchDir } from '../base/files.js';
 import { imagesDir } from '../base/paths.js';
 import type { Progress } from '../base/progress.js';
 import { command } from '../host/command.js';
-import { needProgram } from '../host/tools.js';
-import { addKernel } from './add.js';
+import { findProgram, kernelHeaders, needProgram } from '../host/tools.js';
+import { type AddRequest, addKernel, checkNewId } from './add.js';
 import { debianPackages } from './debian.js';
 import { ensureKernel } from './fetch.js';
 import type { Kernel } from './kernel.js';
@@ -48,16 +49,11 @@ export async function buildKernel(
       }),
     ),
   );
-  for (const program of ['make', 'gcc-12', 'flex', 'bison', 'bc'] as const) await needProgram(program);
-  for (const [header, debian] of [
-    ['libelf.h', 'libelf-dev'],
-    ['openssl/opensslv.h', 'libssl-dev'],
-  ] as const)
-    if (!(await exists(join('/usr/include', header))))
-      throw new UsageError(
-        'missing-tool',
-        `kernels are built with ${header}, which is not on this host: install ${debian}`,
-      );
+  await checkNewId(build.id);
+  const made = await whatItIsMadeOf(base, patches);
+  const present = await presentKernel(build.id);
+  if (present?.built?.key === made.built.key) return present;
+  await checkTools();
   const { suite, sourcePackage, version } = base;
   return progress.step(`kernel ${build.id} from ${base.id} ${version}`, async (update) => {
     await using scratch = await scratchDir('kernel-build');
@@ -96,14 +92,54 @@ export async function buildKernel(
     }
     await configure(tree, base, build.id);
     await make(tree, update, signal);
-    const made = await addKernel(
-      { files: [tree], devel: [], id: build.id, verify: true, force: false },
+    const kernel = await addKernel(
+      { files: [tree], devel: [], id: build.id, verify: true, force: false, made },
       progress,
     );
     // The tree goes with the scratch folder: what modules are built against has to stay.
-    await keepTree(made, tree);
-    return (await presentKernel(build.id)) ?? made;
+    await keepTree(kernel, tree);
+    return (await presentKernel(build.id)) ?? kernel;
   });
+}
+
+const REDUCED = join(imagesDir, 'kernel-patches/reduced.config');
+/** Changes when a build of the same would come out differently. */
+const BUILD_VERSION = '1';
+
+/** Names a build by what goes into it, and says so in kernel.json. */
+async function whatItIsMadeOf(
+  base: Kernel,
+  patches: readonly string[],
+): Promise<NonNullable<AddRequest['made']>> {
+  const texts = await Promise.all(patches.map((file) => readFile(file)));
+  const key = contentKey(BUILD_VERSION, base.id, base.key, await readFile(REDUCED), ...texts);
+  return {
+    built: { key, from: base.id },
+    version: base.version,
+    packages: [
+      { name: base.sourcePackage ?? base.id, version: base.version },
+      ...patches.map((file, index) => ({
+        name: basename(file),
+        version: '',
+        sha256: createHash('sha256')
+          .update(texts[index] ?? '')
+          .digest('hex'),
+      })),
+    ],
+  };
+}
+
+/** Everything that is missing at once. */
+async function checkTools(): Promise<void> {
+  const missing: string[] = [];
+  for (const program of ['make', 'gcc-12', 'flex', 'bison', 'bc'] as const)
+    if (!(await findProgram(program))) missing.push(program);
+  for (const { file, debian } of kernelHeaders) if (!(await exists(file))) missing.push(debian);
+  if (missing.length > 0)
+    throw new UsageError(
+      'missing-tool',
+      `kernels are built with ${missing.join(', ')}, which ${missing.length === 1 ? 'is' : 'are'} not on this host: run 'loopanic setup', or install the packages`,
+    );
 }
 
 /** The distribution's configuration with the modules that guests load, less reduced.config. */
@@ -122,11 +158,7 @@ async function configure(tree: string, base: Kernel, id: string): Promise<void> 
   const make = await needProgram('make');
   const quiet = { cwd: tree, input: '\n'.repeat(1000), env: { LC_ALL: 'C' } };
   await command(make, [`LSMOD=${list}`, 'localmodconfig'], quiet);
-  await command(
-    join(tree, 'scripts/kconfig/merge_config.sh'),
-    ['-m', '.config', join(imagesDir, 'kernel-patches/reduced.config')],
-    quiet,
-  );
+  await command(join(tree, 'scripts/kconfig/merge_config.sh'), ['-m', '.config', REDUCED], quiet);
   await command(make, ['olddefconfig'], quiet);
   await command(
     join(tree, 'scripts/config'),
@@ -176,7 +208,7 @@ async function make(tree: string, update: (text: string) => void, signal: AbortS
 /** Files of a built tree that modules are built against, in place of the link to the tree. */
 async function keepTree(kernel: Kernel, tree: string): Promise<void> {
   const target = join(kernel.dir, 'devel/tree');
-  await command('rm', ['-f', target]);
+  await command('rm', ['-rf', target]);
   await mkdir(target, { recursive: true });
   const script = `cd "$1" && { find . -path ./Documentation -prune -o \\( -name 'Makefile*' -o -name 'Kconfig*' -o -name 'Kbuild*' \\) -print; find include scripts arch/x86/include tools/objtool tools/include tools/bpf/resolve_btfids arch/x86/module.lds arch/x86/kernel/asm-offsets.s 2>/dev/null \\( -type f -o -type l \\) ! -name '*.o' ! -name '*.cmd'; ls .config Module.symvers System.map; } | sort -u | cpio -pdm --quiet "$2"`;
   await command('sh', ['-c', script, 'sh', tree, target]);

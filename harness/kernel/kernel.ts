@@ -23,6 +23,10 @@ export const kernelRecordSchema = z.object({
     .describe("Debian's suite, whose packages bring headers, source and debug info"),
   sourcePackage: z.string().optional(),
   packages: z.array(kernelPackageSchema),
+  built: z
+    .object({ key: z.string(), from: z.string() })
+    .optional()
+    .describe('of a kernel that loopanic built: what it was made of, and the kernel it is from'),
   compiler: z.string().nullable().default(null).describe('what built its modules, such as "gcc 4.8.5"'),
   forced: z.array(z.string()).default([]).describe('why it cannot show the bug; it was added all the same'),
   fetchedAt: z.string(),
