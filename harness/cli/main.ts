@@ -242,9 +242,14 @@ const parser = globalOptions(yargs(argv))
         .option('kernels', {
           ...oneEach,
           default: [] as string[],
-          describe: "the list (repeat, in order); default: the catalogue's order",
+          describe: 'the list (repeat, in order); default: by version, what the catalogue and this host have',
         })
         .option('module', { type: 'string', default: 'stock', describe: 'module id' })
+        .option('control', {
+          type: 'string',
+          default: 'unpatched',
+          describe: 'module that must panic on a kernel before it counts as good',
+        })
         .option('scenario', { type: 'string', default: 'xfs-loopback', describe: 'name or YAML file' })
         .option('image', anyImage)
         .option('trials', { ...trials, default: 3, describe: 'boots of each kernel' })

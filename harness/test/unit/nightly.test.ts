@@ -6,6 +6,7 @@ import { parse } from 'yaml';
 import { pidSpace } from '../../base/files.js';
 import { lockRun } from '../../results/lock.js';
 import { pruneRuns } from '../../results/retention.js';
+import { bisectKernels, compareReleases } from '../../session/bisect.js';
 import { loopanic } from '../support/cli.js';
 import { tempDir } from '../support/files.js';
 
@@ -84,26 +85,67 @@ test('nightly-unit: commands that exist, times that are times', async (t) => {
   }
 });
 
-test('bisect: bad ends are bad input, neighbours need no boot, and git is told what it understands', async (t) => {
-  const unknown = await loopanic(['bisect', '--good', 'debian-6.1', '--bad', 'nope']);
-  t.is(unknown.code, 2);
-  t.regex(unknown.stderr, /--bad nope: is not in the list of kernels: debian-6\.1, /);
-  const next = await loopanic([
-    'bisect',
-    '--good',
-    'a',
-    '--bad',
-    'b',
+test('bisect: bad ends are bad input, and git is told what it understands', async (t) => {
+  const refused = async (pattern: RegExp, ...words: string[]): Promise<void> => {
+    const { code, stderr } = await loopanic(['bisect', ...words]);
+    t.is(code, 2, stderr);
+    t.regex(stderr, pattern);
+  };
+  await refused(/unknown kernel nope/, '--good', 'debian-6.1', '--bad', 'nope');
+  const pair = ['--good', 'debian-6.1', '--bad', 'debian-5.10'];
+  await refused(/unknown module nonsense/, ...pair, '--module', 'nonsense');
+  await refused(/unknown scenario nonsense/, ...pair, '--scenario', 'nonsense');
+  await refused(
+    /--bad debian-5\.10: is not one of --kernels: debian-6\.1/,
+    ...pair,
     '--kernels',
-    'a',
-    '--kernels',
-    'b',
-    '--json',
-  ]);
-  t.is(next.code, 0, next.stderr);
-  t.like(JSON.parse(next.stdout), { good: 'a', bad: 'b', undecided: [], steps: [] });
+    'debian-6.1',
+  );
+  await refused(/the same kernel/, '--good', 'debian-6.1', '--bad', 'debian-6.1');
   // Would be wrong at every commit: ends the bisection.
   t.is((await loopanic(['run', 'nope', '--bisect'])).code, 128);
   // One commit's trouble: passed over.
   t.is((await loopanic(['run', 'xfs-loopback', '--bisect', '--module', '/nope/libiscsi_tcp.ko'])).code, 125);
+});
+
+test('bisect: ends are tried, what has no verdict is passed over, and only what is known is said', async (t) => {
+  const search = async (verdicts: string) => {
+    const kernels = [...verdicts].map((_, index) => `k${index}`);
+    const tried: string[] = [];
+    const result = await bisectKernels(
+      kernels,
+      async (kernel) => {
+        tried.push(kernel);
+        const sign = verdicts[kernels.indexOf(kernel)] ?? '';
+        const verdict = ({ g: 'clean', b: 'panics', v: 'void' } as const)[sign] ?? 'inconclusive';
+        return { verdict, reason: 'so' };
+      },
+      new AbortController().signal,
+      () => {},
+    );
+    return { ...result, tried: tried.join(' ') };
+  };
+  t.like(await search('gggbb'), { good: 'k2', bad: 'k3', undecided: [] });
+  t.like(await search('gb'), { good: 'k0', bad: 'k1', tried: 'k1 k0' });
+  t.like(await search('gvb'), { good: 'k0', bad: 'k2', undecided: ['k1'] });
+  t.like(await search('ggvvbb'), { good: 'k1', bad: 'k4', undecided: ['k2', 'k3'] });
+  t.like(await search('ggg'), { bad: null, text: 'k2 was said to be bad, but is clean: so', tried: 'k2' });
+  t.like(await search('vgb'), { bad: null, text: 'k0 was said to be good, but is void: so' });
+});
+
+test('kernels by version: el7 updates after their release, other series after', (t) => {
+  const releases = [
+    '6.1.0-56-amd64',
+    '3.10.0-957.27.2.el7.x86_64',
+    '5.10',
+    '3.10.0-1062.el7.x86_64',
+    '3.10.0-957.el7.x86_64',
+  ];
+  t.deepEqual(releases.sort(compareReleases), [
+    '3.10.0-957.el7.x86_64',
+    '3.10.0-957.27.2.el7.x86_64',
+    '3.10.0-1062.el7.x86_64',
+    '5.10',
+    '6.1.0-56-amd64',
+  ]);
 });

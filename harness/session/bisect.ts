@@ -1,0 +1,82 @@
+import type { Verdict } from '../scenario/matrix-schema.js';
+
+/** One kernel that was tried. */
+export interface BisectStep {
+  kernel: string;
+  verdict: Verdict;
+  /** What the verdict rests on. */
+  reason: string;
+  /** Runs that showed it. */
+  runs: string[];
+}
+
+export interface BisectResult {
+  /** The last kernel that is known good, and the first that is known bad; null if an end is not what it was said to be. */
+  good: string | null;
+  bad: string | null;
+  /** Kernels between the two that have no verdict. */
+  undecided: string[];
+  /** One line. */
+  text: string;
+}
+
+/**
+ * Finds the first bad kernel of a list that goes from a good one to a bad one. Both ends are tried first: what they are is not taken on trust. Only `panics` is bad
+ * and only `clean` is good; a kernel without a verdict is passed over for its neighbour, as `git bisect skip` does. `onStep` is told before each kernel is tried.
+ */
+export async function bisectKernels(
+  between: readonly string[],
+  verdictOf: (kernel: string) => Promise<{ verdict: Verdict; reason: string }>,
+  signal: AbortSignal,
+  onStep: (text: string) => void,
+): Promise<BisectResult> {
+  const [good = '', bad = ''] = [between[0], between.at(-1)];
+  for (const [kernel, name, wanted] of [
+    [bad, 'bad', 'panics'],
+    [good, 'good', 'clean'],
+  ] as const) {
+    onStep(`trying the ${name} end, ${kernel}`);
+    const { verdict, reason } = await verdictOf(kernel);
+    if (signal.aborted) return { good: null, bad: null, undecided: [...between], text: 'interrupted' };
+    if (verdict !== wanted)
+      return {
+        good: null,
+        bad: null,
+        undecided: [...between],
+        text: `${kernel} was said to be ${name}, but is ${verdict}: ${reason}`,
+      };
+  }
+  const skipped = new Set<string>();
+  let [low, high] = [0, between.length - 1];
+  while (!signal.aborted) {
+    const open = between.slice(low + 1, high).filter((id) => !skipped.has(id));
+    const kernel = open[Math.floor(open.length / 2)];
+    if (kernel === undefined) break;
+    onStep(
+      `${open.length} kernels left between ${between[low]} (good) and ${between[high]} (bad); trying ${kernel}`,
+    );
+    const { verdict } = await verdictOf(kernel);
+    if (verdict === 'panics') high = between.indexOf(kernel);
+    else if (verdict === 'clean') low = between.indexOf(kernel);
+    else skipped.add(kernel);
+  }
+  const [lastGood, firstBad] = [between[low] ?? '', between[high] ?? ''];
+  const undecided = between.slice(low + 1, high);
+  const text =
+    undecided.length === 0
+      ? `first bad kernel: ${firstBad} (${lastGood} is good)`
+      : `the first bad kernel is one of ${[...undecided, firstBad].join(', ')}: no verdict for ${undecided.join(', ')}`;
+  return { good: lastGood, bad: firstBad, undecided, text };
+}
+
+/** Orders kernel releases by their leading numbers: 3.10.0-957.el7 before 3.10.0-957.27.2.el7 before 6.1.0-56-amd64. */
+export function compareReleases(a: string, b: string): number {
+  const numbers = (release: string): number[] =>
+    (/^\d+(?:[.-]\d+)*/.exec(release)?.[0] ?? '').split(/[.-]/).map(Number);
+  const [x, y] = [numbers(a), numbers(b)];
+  for (let at = 0; at < Math.max(x.length, y.length); at++) {
+    const difference = (x[at] ?? -1) - (y[at] ?? -1);
+    if (difference !== 0) return difference;
+  }
+  return 0;
+}
