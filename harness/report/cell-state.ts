@@ -28,8 +28,24 @@ export function standing(cell: RunCell): CellStanding {
 /** A sign that needs no colour. */
 export const VERDICT_SIGN = { panics: '✖', clean: '✔', inconclusive: '?', void: '∅' } as const;
 
-export function signOf({ verdict }: Pick<RunCell, 'verdict'>): string {
-  return verdict === null ? '…' : VERDICT_SIGN[verdict];
+export const CONTRADICTED_SIGN = '‼';
+
+export function signOf(cell: Pick<RunCell, 'verdict' | 'expected'>): string {
+  if (contradicts(cell)) return CONTRADICTED_SIGN;
+  return cell.verdict === null ? '…' : VERDICT_SIGN[cell.verdict];
+}
+
+/** Cells that somebody has to look at: contradictions, then those without a verdict, then what a reader must know before trusting one. */
+export function needsLook({ cells }: Pick<RunDocument, 'cells'>): RunCell[] {
+  const rank = (cell: RunCell): number => ['contradicted', 'undecided', 'ok'].indexOf(standing(cell));
+  return cells
+    .filter((cell) => standing(cell) !== 'ok' || cell.warnings.length > 0)
+    .sort((a, b) => rank(a) - rank(b));
+}
+
+/** What was run: `matrix nightly`, or the command. */
+export function titleOf({ command, matrix }: Pick<RunDocument, 'command' | 'matrix'>): string {
+  return matrix ? `${command} ${matrix.name}` : command;
 }
 
 /** `5 of 5 (57 % to 100 %)`: panics of counted boots, with the 95 % interval. */
@@ -42,6 +58,13 @@ export function rateText({ statistics }: Pick<RunCell, 'statistics'>): string {
 /** Chance of a miss, for people. */
 export function missText({ statistics, verdict }: Pick<RunCell, 'statistics' | 'verdict'>): string {
   return verdict === 'clean' && statistics?.missChance != null ? percent(statistics.missChance) : '–';
+}
+
+/** Why a run is not whole, or null: what it does not show may be anything. */
+export function unfinished({ finishedAt, interrupted, cells }: RunDocument): string | null {
+  if (finishedAt === null) return 'the run is not finished: it goes on, or was killed';
+  if (interrupted) return 'the run was interrupted';
+  return cells.length === 0 ? 'the run has no cell' : null;
 }
 
 /** One line for a run: how many cells stand how. */

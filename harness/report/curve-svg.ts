@@ -2,11 +2,11 @@ import { scaleLinear } from 'd3-scale';
 import { curveStepAfter, line } from 'd3-shape';
 import type { SurvivalCurve, SurvivalStep } from './survival.js';
 
-const SIZE = { width: 720, height: 240, left: 48, right: 230, top: 12, bottom: 40 };
+const SIZE = { width: 640, height: 240, left: 48, right: 12, top: 12, bottom: 40 };
 /** Told apart without colour. */
 const DASHES = ['none', '7 3', '2 3', '9 3 2 3', '12 4', '4 6'];
 
-/** Survival curves as one SVG: share of boots that have not panicked over seconds since QEMU's start. Ticks are boots that ended unharmed. */
+/** Survival curves as one SVG: share of boots that have not panicked over seconds since QEMU's start. Ticks are boots that were looked at no longer. The legend is the page's: curveSwatch. */
 export function curveSvg(curves: { name: string; curve: SurvivalCurve }[], label: string): string {
   const { width, height, left, right, top, bottom } = SIZE;
   const ends = curves.flatMap(({ curve }) =>
@@ -36,7 +36,7 @@ export function curveSvg(curves: { name: string; curve: SurvivalCurve }[], label
   parts.push(
     `<text x="${(left + width - right) / 2}" y="${height - 6}" text-anchor="middle">seconds since QEMU's start</text>`,
   );
-  for (const [index, { name, curve }] of curves.entries()) {
+  for (const [index, { curve }] of curves.entries()) {
     const end = Math.max(...[...curve.steps, ...curve.censored].map(({ seconds }) => seconds));
     const last = curve.steps.at(-1)?.share ?? 1;
     const dash = DASHES[index % DASHES.length];
@@ -47,11 +47,12 @@ export function curveSvg(curves: { name: string; curve: SurvivalCurve }[], label
       parts.push(
         `<line class="curve c${index % 6}" x1="${x(seconds)}" x2="${x(seconds)}" y1="${y(share) - 4}" y2="${y(share) + 4}"/>`,
       );
-    const at = top + 10 + index * 16;
-    parts.push(
-      `<line class="curve c${index % 6}" stroke-dasharray="${dash}" x1="${width - right + 10}" x2="${width - right + 38}" y1="${at - 4}" y2="${at - 4}"/><text x="${width - right + 44}" y="${at}">${name}</text>`,
-    );
   }
-  const tall = Math.max(height, top + 20 + curves.length * 16);
-  return `<svg viewBox="0 0 ${width} ${tall}" role="img" aria-label="${label}">${parts.join('')}</svg>`;
+  return `<svg class="plot" viewBox="0 0 ${width} ${height}" role="img" aria-label="${label}">${parts.join('')}</svg>`;
+}
+
+/** A piece of the line that curve `index` is drawn with. */
+export function curveSwatch(index: number): string {
+  const dash = DASHES[index % DASHES.length];
+  return `<svg class="swatch" viewBox="0 0 40 8" aria-hidden="true"><line class="curve c${index % 6}" stroke-dasharray="${dash}" x1="0" x2="40" y1="4" y2="4"/></svg>`;
 }

@@ -1,18 +1,22 @@
 import { existsSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import type { RunCell, RunDocument } from '../results/run-schema.js';
+import { percent } from '../verdict/cell-verdict.js';
 import {
   cellName,
   contradicts,
   missText,
+  needsLook,
   rateText,
   repeatCommand,
   signOf,
   standing,
   tellingTrial,
+  titleOf,
   totals,
+  unfinished,
 } from './cell-state.js';
-import { curveSvg } from './curve-svg.js';
+import { curveSvg, curveSwatch } from './curve-svg.js';
 import { logExcerpt } from './log-excerpt.js';
 import { STYLE } from './style.js';
 import { survivalCurve } from './survival.js';
@@ -22,7 +26,9 @@ function h(text: string): string {
   return text.replace(/[&<>"']/g, (sign) => `&#${sign.charCodeAt(0)};`);
 }
 
-const anchor = (cell: RunCell): string => `cell-${cellName(cell).replace(/[^\w-]/g, '_')}`;
+/** Another for each cell: what may not stand in a fragment is spelled out. */
+const anchor = (cell: RunCell): string =>
+  `cell-${cellName(cell).replace(/[^A-Za-z0-9-]/g, (sign) => `_${sign.charCodeAt(0).toString(16)}_`)}`;
 
 /**
  * One page for the morning: no scripts, nothing from a network. `folder` is the run's, where logs and dumps are; `base` the folder that the page will be in, which links are
@@ -31,7 +37,9 @@ const anchor = (cell: RunCell): string => `cell-${cellName(cell).replace(/[^\w-]
 export async function htmlReport(run: RunDocument, folder: string, base: string): Promise<string> {
   const kernels = [...new Set(run.cells.map(({ kernel }) => kernel))];
   const details = await Promise.all(run.cells.map((cell) => cellSection(cell, folder, base)));
-  const bad = run.cells.filter((cell) => standing(cell) !== 'ok');
+  const look = needsLook(run);
+  const partial = unfinished(run);
+  const good = partial === null && run.cells.every((cell) => standing(cell) === 'ok');
   return `<!doctype html>
 <html lang="en">
 <head>
@@ -39,24 +47,24 @@ export async function htmlReport(run: RunDocument, folder: string, base: string)
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<title>loopanic ${h(run.run)}: ${h(totals(run))}</title>
+<title>loopanic ${h(titleOf(run))} ${h(run.run)}: ${h(totals(run))}</title>
 <style>${STYLE}</style>
 </head>
 <body>
 <a class="skip" href="#matrix">Skip to the matrix</a>
 <header>
-<h1>loopanic ${h(run.command)} <small>${h(run.run)}</small></h1>
-<p class="summary ${bad.length > 0 ? 'bad' : 'good'}">${h(totals(run))}${run.finishedAt ? '' : '; not finished'}${run.interrupted ? '; interrupted' : ''}</p>
-<p>${h(run.startedAt)} on ${h(run.host.hostname)}, ${h(run.host.accel)} (${h(run.host.accelReason)}), ${Math.round(run.durationSeconds)} s; ${h(run.versions.qemu)}; loopanic ${h(run.versions.loopanic)}${run.confidence === null ? '' : `; confidence ${run.confidence * 100} %`}</p>
-${bad.length > 0 ? `<nav aria-label="What needs a look"><h2>Needs a look</h2><ul>${bad.map((cell) => `<li><a href="#${anchor(cell)}">${h(cellName(cell))}</a>: ${h(cell.verdict ?? 'not judged')}${contradicts(cell) ? `, expected ${h(cell.expected?.verdict ?? '')}` : ''}: ${h(cell.reason)}</li>`).join('')}</ul></nav>` : ''}
+<h1>loopanic ${h(titleOf(run))} <small>${h(run.run)}</small></h1>
+<p class="summary ${good ? 'good' : 'bad'}">${h(totals(run))}${partial === null ? '' : `; ${h(partial)}`}</p>
+<p>${h(run.startedAt)} on ${h(run.host.hostname)}, ${h(run.host.accel)} (${h(run.host.accelReason)}), ${Math.round(run.durationSeconds)} s; ${h(run.versions.qemu)}; loopanic ${h(run.versions.loopanic)}${run.confidence === null ? '' : `; confidence ${h(percent(run.confidence))}`}</p>
+${look.length > 0 ? `<nav aria-label="What needs a look"><h2>Needs a look</h2><ul>${look.map(lookLine).join('')}</ul></nav>` : ''}
 </header>
 <main>
 <section id="matrix"><h2>Matrix</h2>
-<p class="legend"><span>✖ panics</span> <span>✔ clean</span> <span>? inconclusive</span> <span>∅ void: its positive control did not panic</span> <span>thick frame: not as expected</span></p>
+<p class="legend"><span>✖ panics</span> <span>✔ clean</span> <span>? inconclusive (hatched)</span> <span>∅ void: its positive control did not panic (hatched)</span> <span>‼ not as expected (thick frame)</span> <span>⚠ with a warning</span> <span>k/n: panics of the boots that tell; the darker, the more</span></p>
 ${kernels.map((kernel) => heatMap(run, kernel)).join('\n')}
 ${run.skipped.length > 0 ? `<h3>Skipped: nothing follows for these</h3><ul>${run.skipped.map(({ kernel, why }) => `<li>${h(kernel)}: ${h(why)}</li>`).join('')}</ul>` : ''}
 </section>
-<section><h2>Time to a panic</h2>
+<section id="times"><h2>Time to a panic</h2>
 <p>Share of boots that have not panicked (Kaplan–Meier); short strokes are boots whose workload ended.</p>
 ${kernels.map((kernel) => survival(run, kernel)).join('\n')}
 </section>
@@ -67,6 +75,16 @@ ${details.join('\n')}
 </body>
 </html>
 `;
+}
+
+function lookLine(cell: RunCell): string {
+  const what = contradicts(cell)
+    ? `${cell.verdict}, expected ${cell.expected?.verdict}: ${cell.reason}`
+    : standing(cell) === 'ok'
+      ? `${cell.verdict}, with a warning: ${cell.warnings.join('; ')}`
+      : `${cell.verdict ?? 'not judged'}: ${cell.reason}`;
+  const sign = standing(cell) === 'ok' ? '⚠' : signOf(cell);
+  return `<li>${sign} <a href="#${anchor(cell)}">${h(cellName(cell))}</a>: ${h(what)}</li>`;
 }
 
 function heatMap(run: RunDocument, kernel: string): string {
@@ -88,33 +106,51 @@ function heatMap(run: RunDocument, kernel: string): string {
     });
     return `<tr><th scope="row">${h(module)}</th>${row.join('')}</tr>`;
   });
-  return `<div class="scroll" tabindex="0" role="region" aria-label="${h(kernel)}"><table><caption>${h(kernel)} <small>${h(release)}</small></caption><thead><tr><td></td>${scenarios.map((name) => `<th scope="col">${h(name)}</th>`).join('')}</tr></thead><tbody>${rows.join('')}</tbody></table></div>`;
+  return `<div class="scroll" tabindex="0" role="region" aria-label="${h(kernel)}"><table class="heat"><caption>${h(kernel)} <small>${h(release)}</small></caption><thead><tr><td></td>${scenarios.map((name) => `<th scope="col">${h(name)}</th>`).join('')}</tr></thead><tbody>${rows.join('')}</tbody></table></div>`;
 }
 
+/** Curves of the cells that panicked; one without a panic is a flat line, and is told in words. */
 function survival(run: RunDocument, kernel: string): string {
-  const curves = run.cells
-    .filter((cell) => cell.kernel === kernel && cell.statistics && cell.statistics.counted > 0)
-    .map((cell) => ({
-      name: h(`${cell.module} ${cell.scenario}`.slice(0, 32)),
-      curve: survivalCurve(cell.trials),
-    }));
-  if (curves.length === 0) return '';
+  const told = run.cells.filter((cell) => cell.kernel === kernel && (cell.statistics?.counted ?? 0) > 0);
+  if (told.length === 0) return '';
+  const nameOf = (cell: RunCell): string => `${cell.module} ${cell.scenario}`;
+  const curves = told
+    .filter((cell) => (cell.statistics?.panicked ?? 0) > 0)
+    .map((cell) => ({ name: nameOf(cell), curve: survivalCurve(cell.trials) }));
+  const flat = told.filter((cell) => cell.statistics?.panicked === 0);
+  const parts: string[] = [`<h3>${h(kernel)}</h3>`];
   // A picture of more than six curves is read by nobody.
-  const pictures: string[] = [];
-  for (let at = 0; at < curves.length; at += 6)
-    pictures.push(curveSvg(curves.slice(at, at + 6), h(`survival curves of ${kernel}`)));
-  return `<h3>${h(kernel)}</h3>${pictures.join('')}`;
+  for (let at = 0; at < curves.length; at += 6) {
+    const some = curves.slice(at, at + 6);
+    const legend = some.map(({ name }, index) => `<li>${curveSwatch(index)} ${h(name)}</li>`).join('');
+    parts.push(
+      `<div class="scroll" tabindex="0" role="region" aria-label="${h(`survival curves of ${kernel}`)}">${curveSvg(some, h(`survival curves of ${kernel}`))}</div><ul class="curves">${legend}</ul>`,
+    );
+  }
+  if (flat.length > 0) {
+    const list = flat.map((cell) => `${nameOf(cell)} (${cell.statistics?.survived} boots)`).join(', ');
+    parts.push(`<p>No boot panicked: ${h(list)}</p>`);
+  }
+  return parts.join('');
 }
 
 async function cellSection(cell: RunCell, folder: string, base: string): Promise<string> {
   const trial = tellingTrial(cell);
-  const excerpt = trial ? await logExcerpt(folder, trial) : [];
+  const excerpt = trial ? await logExcerpt(folder, trial) : null;
   const link = (path: string, text: string): string =>
     existsSync(join(folder, path))
       ? `<a href="${h(relative(base, join(folder, path)).split('/').map(encodeURIComponent).join('/'))}">${h(text)}</a>`
       : '';
   const trials = cell.trials.map((entry) => {
-    const files = ['outcome.json', 'serial.log', 'guest.log', 'vmcore-dmesg.txt', 'analysis.md', 'vmcore']
+    const files = [
+      'outcome.json',
+      'serial.log',
+      'guest.log',
+      'target-serial.log',
+      'vmcore-dmesg.txt',
+      'analysis.md',
+      'vmcore',
+    ]
       .map((name) => link(`${entry.folder}/${name}`, name))
       .filter(Boolean);
     const { signature } = entry;
@@ -127,7 +163,7 @@ async function cellSection(cell: RunCell, folder: string, base: string): Promise
     ? `expected ${h(cell.expected.verdict)}: ${h(cell.expected.why)}`
     : 'no expectation stated';
   const control = cell.control ? `<dt>Positive control</dt><dd>${h(cellName(cell.control))}</dd>` : '';
-  const log = excerpt
+  const log = (excerpt?.lines ?? [])
     .map(({ number, text, marked }) => {
       const body = `${String(number).padStart(5)}  ${h(text)}`;
       return marked ? `<mark>${body}</mark>` : body;
@@ -139,7 +175,7 @@ async function cellSection(cell: RunCell, folder: string, base: string): Promise
 ${cell.warnings.map((warning) => `<p class="warning">⚠ ${h(warning)}</p>`).join('')}
 <dl><dt>Panics (95 %)</dt><dd>${h(rateText(cell))}</dd><dt>Chance of a miss</dt><dd>${h(missText(cell))}</dd>${control}<dt>Repeat</dt><dd><code>${h(repeatCommand(cell, trial))}</code></dd>${trial?.analysis ? `<dt>Dump</dt><dd>${h(trial.analysis.text)}</dd>` : ''}</dl>
 ${trials.length > 0 ? `<div class="scroll" tabindex="0" role="region" aria-label="Trials of ${h(cellName(cell))}"><table class="trials"><thead><tr><th>trial</th><th>outcome</th><th>what</th><th>after</th><th>seed</th><th>files</th></tr></thead><tbody>${trials.join('')}</tbody></table></div>` : ''}
-${log ? `<details${standing(cell) === 'ok' ? '' : ' open'}><summary>Console of trial ${trial?.trial}</summary><pre tabindex="0">${log}</pre></details>` : ''}
+${log ? `<details${standing(cell) === 'ok' ? '' : ' open'}><summary>Console of trial ${trial?.trial} (${h(excerpt?.file ?? '')})</summary><pre tabindex="0">${log}</pre></details>` : excerpt ? `<p>Console of trial ${trial?.trial}: ${h(excerpt.file)} is not there any more.</p>` : ''}
 <p><a href="#matrix">Back to the matrix</a></p>
 </article>`;
 }

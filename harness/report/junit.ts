@@ -1,10 +1,19 @@
 import { create } from 'xmlbuilder2';
 import type { RunCell, RunDocument } from '../results/run-schema.js';
-import { cellName, missText, rateText, repeatCommand, standing, tellingTrial } from './cell-state.js';
+import {
+  cellName,
+  missText,
+  rateText,
+  repeatCommand,
+  standing,
+  tellingTrial,
+  titleOf,
+  unfinished,
+} from './cell-state.js';
 
 /**
  * JUnit XML as CI servers read it (the schema of Ant's JUnit task): a suite for each kernel, a test case for each cell. A contradiction is a failure, a cell without
- * a verdict an error; a kernel that was left out is a skipped case.
+ * a verdict an error; a kernel that was left out is a skipped case. A run that is not whole has an error of its own, or its missing cells would not be missed.
  */
 export function junitReport(run: RunDocument): string {
   const root = create({ version: '1.0', encoding: 'UTF-8' }).ele('testsuites');
@@ -20,9 +29,9 @@ export function junitReport(run: RunDocument): string {
     const suite = root.ele('testsuite', {
       id: String(id),
       package: 'loopanic',
-      name: kernel,
+      name: cleaned(kernel),
       timestamp: run.startedAt.replace(/\.\d+Z$|Z$/, ''),
-      hostname: run.host.hostname,
+      hostname: cleaned(run.host.hostname),
       tests: String(cells.length + skipped.length),
       failures: count('contradicted'),
       errors: count('undecided'),
@@ -31,11 +40,12 @@ export function junitReport(run: RunDocument): string {
     });
     const properties = suite.ele('properties');
     properties.ele('property', { name: 'run', value: run.run });
+    properties.ele('property', { name: 'command', value: cleaned(titleOf(run)) });
     properties.ele('property', { name: 'accel', value: run.host.accel });
     for (const cell of cells) {
       const test = suite.ele('testcase', {
         name: cleaned(`${cell.module} ${cell.scenario}`),
-        classname: `loopanic.${kernel}`,
+        classname: className(kernel),
         time: cell.durationSeconds.toFixed(3),
       });
       const kind = { contradicted: 'failure', undecided: 'error', ok: null }[standing(cell)];
@@ -46,7 +56,7 @@ export function junitReport(run: RunDocument): string {
     }
     for (const { why } of skipped)
       suite
-        .ele('testcase', { name: 'all cells', classname: `loopanic.${kernel}`, time: '0' })
+        .ele('testcase', { name: 'all cells', classname: className(kernel), time: '0' })
         .ele('skipped')
         .txt(cleaned(why));
     suite
@@ -54,7 +64,33 @@ export function junitReport(run: RunDocument): string {
       .txt(cleaned(cells.map((cell) => `${cellName(cell)}: ${cell.verdict}: ${cell.reason}`).join('\n')));
     suite.ele('system-err').txt(cleaned(cells.flatMap((cell) => cell.warnings).join('\n')));
   }
+  const partial = unfinished(run);
+  if (partial !== null)
+    root
+      .ele('testsuite', {
+        ...{ id: String(kernels.length), package: 'loopanic', name: 'run' },
+        timestamp: run.startedAt.replace(/\.\d+Z$|Z$/, ''),
+        hostname: cleaned(run.host.hostname),
+        ...{ tests: '1', failures: '0', errors: '1', skipped: '0', time: '0' },
+      })
+      .ele('properties')
+      .ele('property', { name: 'run', value: run.run })
+      .up()
+      .up()
+      .ele('testcase', { name: 'the run is whole', classname: className('run'), time: '0' })
+      .ele('error', { type: 'not-whole', message: partial })
+      .txt(partial)
+      .up()
+      .up()
+      .ele('system-out')
+      .up()
+      .ele('system-err');
   return root.end({ prettyPrint: true });
+}
+
+/** CI servers take what stands behind the last dot for the class, so an id must have none. */
+function className(kernel: string): string {
+  return `loopanic.${cleaned(kernel).replaceAll('.', '_')}`;
 }
 
 function messageOf(cell: RunCell): string {

@@ -15,14 +15,21 @@ const BEFORE = 6;
 const AFTER = 4;
 const MOST = 80;
 
-/** The lines of a trial's serial log around what its outcome rests on, or its last lines; empty if the log is not there any more. */
-export async function logExcerpt(runFolder: string, trial: RunTrial): Promise<ExcerptLine[]> {
-  const text = await readFile(join(runFolder, trial.folder, 'serial.log'), 'latin1').catch(() => null);
-  if (text === null) return [];
+/** A part of a trial's log. */
+export interface Excerpt {
+  file: string;
+  /** Empty if the log is not there any more. */
+  lines: ExcerptLine[];
+}
+
+/** The lines of a trial's console around what its outcome rests on, or its last lines. */
+export async function logExcerpt(runFolder: string, trial: RunTrial): Promise<Excerpt> {
+  const cited = trial.evidence.length > 0 ? trial.evidence : trial.warnings;
+  const file = cited[0]?.file ?? 'serial.log';
+  const text = await readFile(join(runFolder, trial.folder, file), 'utf8').catch(() => null);
+  if (text === null) return { file, lines: [] };
   const lines = text.split('\n').map((line) => stripVTControlCharacters(line.replace(/\r$/, '')));
-  const marks = new Set(
-    [...trial.evidence, ...(trial.evidence.length === 0 ? trial.warnings : [])].map(({ line }) => line),
-  );
+  const marks = new Set(cited.filter((entry) => entry.file === file).map(({ line }) => line));
   const from = marks.size > 0 ? Math.max(1, Math.min(...marks) - BEFORE) : Math.max(1, lines.length - 12);
   const to = Math.min(
     lines.length,
@@ -32,5 +39,5 @@ export async function logExcerpt(runFolder: string, trial: RunTrial): Promise<Ex
   const excerpt: ExcerptLine[] = [];
   for (let number = from; number <= to; number++)
     excerpt.push({ number, text: lines[number - 1] ?? '', marked: marks.has(number) });
-  return excerpt;
+  return { file, lines: excerpt };
 }

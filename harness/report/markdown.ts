@@ -3,53 +3,61 @@ import {
   cellName,
   contradicts,
   missText,
+  needsLook,
   rateText,
   repeatCommand,
   signOf,
   standing,
   tellingTrial,
+  titleOf,
   totals,
+  unfinished,
 } from './cell-state.js';
 
-const cellText = (text: string): string => text.replaceAll('|', '\\|').replaceAll('\n', ' ');
+/** Text that stays text in a table: no columns, no markup. */
+const cellText = (text: string): string =>
+  text.replaceAll('\n', ' ').replace(/[\\|<>*_`[\]]/g, (sign) => `\\${sign}`);
 
 /** A summary for a CI job's page: a table of cells, then what went wrong with the command that repeats it. */
 export function markdownReport(run: RunDocument): string {
+  const partial = unfinished(run);
   const lines = [
-    `# loopanic ${run.command} ${run.run}`,
+    `# loopanic ${titleOf(run)} ${run.run}`,
     '',
-    `${totals(run)}. ${run.finishedAt ? '' : '**Not finished.** '}${run.interrupted ? '**Interrupted.** ' : ''}Started ${run.startedAt} on ${run.host.hostname} (${run.host.accel}), ${run.durationSeconds} s.`,
+    `${totals(run)}. ${partial === null ? '' : `**Not whole: ${partial}.** `}Started ${run.startedAt} on ${run.host.hostname} (${run.host.accel}), ${run.durationSeconds} s.`,
     '',
     '| | kernel | module | scenario | verdict | expected | panics (95 %) | chance of a miss |',
     '|---|---|---|---|---|---|---|---|',
     ...run.cells.map((cell) => {
+      const bold = contradicts(cell) ? ' **CONTRADICTED**' : '';
       const row = [
         signOf(cell),
         cell.kernel,
         cell.module,
         cell.scenario,
-        `${cell.verdict ?? 'not judged'}${contradicts(cell) ? ' **CONTRADICTED**' : ''}`,
+        cell.verdict ?? 'not judged',
         cell.expected?.verdict ?? '–',
         rateText(cell),
         missText(cell),
       ];
-      return `| ${row.map(cellText).join(' | ')} |`;
+      return `| ${row.map((text, index) => cellText(text) + (index === 4 ? bold : '')).join(' | ')} |`;
     }),
   ];
-  const bad = run.cells.filter((cell) => standing(cell) !== 'ok');
+  const bad = needsLook(run).filter((cell) => standing(cell) !== 'ok');
   if (bad.length > 0) lines.push('', '## What needs a look', '');
   for (const cell of bad) {
     const expected = cell.expected ? ` Expected ${cell.expected.verdict}: ${cell.expected.why}.` : '';
     lines.push(
-      `- **${cellName(cell)}**: ${cell.verdict ?? 'not judged'}: ${cellText(cell.reason)}.${expected}`,
+      `- **${cellText(cellName(cell))}**: ${cell.verdict ?? 'not judged'}: ${cellText(cell.reason)}.${expected}`,
     );
     const trial = tellingTrial(cell);
-    if (trial) lines.push(`  Repeat: \`${repeatCommand(cell, trial)}\``);
+    // Backticks in a command would end its code span.
+    if (trial) lines.push(`  Repeat: \`\` ${repeatCommand(cell, trial)} \`\``);
   }
   const warned = run.cells.filter(({ warnings }) => warnings.length > 0);
   if (warned.length > 0) lines.push('', '## Warnings', '');
   for (const cell of warned)
-    for (const warning of cell.warnings) lines.push(`- ${cellName(cell)}: ${cellText(warning)}`);
+    for (const warning of cell.warnings) lines.push(`- ${cellText(cellName(cell))}: ${cellText(warning)}`);
   if (run.skipped.length > 0) lines.push('', '## Skipped: nothing follows for these', '');
   for (const { kernel, why } of run.skipped) lines.push(`- ${kernel}: ${cellText(why)}`);
   return `${lines.join('\n')}\n`;

@@ -1,10 +1,12 @@
 import { stringify } from 'yaml';
 import type { RunDocument } from '../results/run-schema.js';
-import { cellName, repeatCommand, standing, tellingTrial } from './cell-state.js';
+import { cellName, repeatCommand, standing, tellingTrial, unfinished } from './cell-state.js';
 
-/** TAP version 14 (testanything.org): a test point for each cell, with YAML diagnostics where it is not as expected; skipped kernels are skipped points. */
+/** TAP version 14 (testanything.org): a test point for each cell, with YAML diagnostics where it is not as expected; skipped kernels are skipped points; a run that is not whole is a point that fails. */
 export function tapReport(run: RunDocument): string {
-  const lines = ['TAP version 14', `1..${run.cells.length + run.skipped.length}`];
+  const partial = unfinished(run);
+  const points = run.cells.length + run.skipped.length + (partial === null ? 0 : 1);
+  const lines = ['TAP version 14', `1..${points}`];
   let number = 0;
   const describe = (text: string): string =>
     text.replaceAll('\\', '\\\\').replaceAll('#', '\\#').replaceAll('\n', ' ');
@@ -29,5 +31,6 @@ export function tapReport(run: RunDocument): string {
   }
   for (const { kernel, why } of run.skipped)
     lines.push(`ok ${++number} - ${describe(kernel)} # SKIP ${describe(why)}`);
+  if (partial !== null) lines.push(`not ok ${++number} - ${describe(partial)}`);
   return `${lines.join('\n')}\n`;
 }

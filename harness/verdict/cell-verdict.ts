@@ -111,7 +111,7 @@ export function judgeCell(trials: readonly JudgedTrial[], goal: CellGoal): CellJ
 /** A chance for people: two significant digits, of what is missing to certainty where that is less. Never rounded to 0 or 100 %. */
 export function percent(chance: number): string {
   const digits = (share: number): number => Number((share * 100).toPrecision(2));
-  const shown = chance > 0.9 && chance < 1 ? Number((100 - digits(1 - chance)).toFixed(12)) : digits(chance);
+  const shown = chance > 0.99 && chance < 1 ? Number((100 - digits(1 - chance)).toFixed(12)) : digits(chance);
   return `${shown} %`;
 }
 

