@@ -223,7 +223,10 @@ const parser = globalOptions(yargs(argv))
           describe:
             'boots of cells with a control: until a module as bad as the control would have been caught with this probability',
         })
-        .option('keep-runs', { type: 'number', describe: 'afterwards, remove all but so many finished runs' })
+        .option('keep-runs', {
+          type: 'number',
+          describe: 'afterwards, remove all but so many finished runs of this matrix',
+        })
         .option('image', anyImage)
         .option('trials', { ...trials, describe: 'boots of each cell; with --confidence of each control' })
         .option('retries', retries)
@@ -262,12 +265,28 @@ const parser = globalOptions(yargs(argv))
     'prints a systemd service and timer and a cron line for a nightly matrix, or a job for GitHub Actions or GitLab',
     (y) =>
       y
-        .positional('file', { type: 'string', default: join(scenariosDir, 'nightly.matrix.yaml') })
-        .option('for', { choices: ['systemd', 'github', 'gitlab'] as const, default: 'systemd' as const })
-        .option('at', { type: 'string', default: '02:30', describe: 'local time, HH:MM' })
-        .option('confidence', { type: 'number', default: 0.99 })
+        .positional('file', {
+          type: 'string',
+          default: join(scenariosDir, 'nightly.matrix.yaml'),
+          describe: 'matrix file',
+        })
+        .option('for', {
+          choices: ['systemd', 'github', 'gitlab'] as const,
+          default: 'systemd' as const,
+          describe: 'systemd: service, timer and cron line for this checkout, user and caches; else a CI job',
+        })
+        .option('at', {
+          type: 'string',
+          default: '02:30',
+          describe: 'HH:MM, local time (github: UTC; gitlab: its schedule has the time)',
+        })
+        .option('confidence', { type: 'number', default: 0.99, describe: 'as matrix --confidence' })
         .option('trials', { ...trials, default: 5, describe: 'boots of each positive control' })
-        .option('keep-runs', { type: 'number', default: 30, describe: 'finished runs that stay' }),
+        .option('keep-runs', {
+          type: 'number',
+          default: 30,
+          describe: 'finished runs of this matrix that stay (systemd and cron)',
+        }),
     does(nightlyUnit),
   )
   .command(
@@ -467,6 +486,14 @@ const parser = globalOptions(yargs(argv))
   .recommendCommands()
   .wrap(process.stdout.isTTY ? Math.min(120, process.stdout.columns) : 120)
   .check((args) => {
+    // yargs takes an option without its value for one that was not given, or gives it its default.
+    for (const [index, word] of argv.entries()) {
+      if (word === '--') break;
+      const [, name] = /^--([a-z][a-z-]*)$/.exec(word) ?? [];
+      if (name === undefined || !Object.hasOwn(args, name)) continue;
+      if (typeof args[name] !== 'boolean' && (argv[index + 1]?.startsWith('--') ?? true))
+        throw new UsageError('bad-usage', `--${name}: needs a value`);
+    }
     for (const [name, least] of Object.entries({
       trials: 1,
       seed: 1,
@@ -489,9 +516,19 @@ const parser = globalOptions(yargs(argv))
     return true;
   })
   .fail((message, error) => {
-    const said = message?.startsWith('Did you mean') ? `unknown command. ${message}` : message;
-    throw error ?? new UsageError('bad-usage', `${said} (see loopanic --help)`);
+    if (error && error.name !== 'YError') throw error;
+    throw new UsageError('bad-usage', `${plain(message ?? error?.message)} (see loopanic --help)`);
   });
+
+/** One line of what yargs complains about. */
+function plain(complaint: string): string {
+  const [, name, given, choices] = /Argument: (\S+), Given: "?(.*?)"?, Choices: (.*)/.exec(complaint) ?? [];
+  if (name !== undefined) return `--${name} ${given}: choose one of ${choices?.replaceAll('"', '')}`;
+  const [, lacking] = /^Not enough arguments following: (\S+)/.exec(complaint) ?? [];
+  if (lacking !== undefined) return `--${lacking}: needs a value`;
+  const said = complaint.startsWith('Did you mean') ? `unknown command. ${complaint}` : complaint;
+  return said.replace(/\s*\n\s*/g, ' ');
+}
 
 try {
   await parser.parseAsync();

@@ -8,7 +8,12 @@ export interface RunPlan {
     kernel: string;
     module: string;
     scenario: string;
-    boots: string;
+    /** With `sequential` an estimate: until it panics, or so many survivors at least. */
+    boots: number;
+    sequential: boolean;
+    isControl: boolean;
+    /** Its positive control: kernel+module+scenario. */
+    control: string | null;
     expected: string | null;
     why: string | null;
   }[];
@@ -28,6 +33,7 @@ export async function planRun(request: RunRequest): Promise<RunPlan> {
   let [boots, seconds, dumps] = [0, 0, 0];
   const cells = request.cells.map((cell) => {
     const panics = cell.isControl || cell.expected?.verdict === 'panics';
+    const control = cell.control === undefined ? undefined : request.cells[cell.control];
     const sequential = cell.control !== undefined && confidence !== undefined;
     const number = !sequential
       ? trials
@@ -42,7 +48,10 @@ export async function planRun(request: RunRequest): Promise<RunPlan> {
       kernel: cell.kernel,
       module: cell.module,
       scenario: cell.scenario,
-      boots: sequential ? `${panics ? 'until it panics, at least ' : ''}${number}` : String(number),
+      boots: number,
+      sequential,
+      isControl: cell.isControl ?? false,
+      control: control ? `${control.kernel}+${control.module}+${control.scenario}` : null,
       expected: cell.expected?.verdict ?? null,
       why: cell.expected?.why ?? null,
     };
@@ -50,6 +59,6 @@ export async function planRun(request: RunRequest): Promise<RunPlan> {
   const minutes = Math.ceil(seconds / 60);
   return {
     cells,
-    total: `${cells.length} cells, about ${boots} boots: ${minutes} minutes under TCG (KVM: ${Math.ceil(minutes / 10)}), ${dumps * DUMP_MIB} MiB of dumps`,
+    total: `${cells.length} cells, about ${boots} boots: ${minutes} min under TCG (KVM: ${Math.ceil(minutes / 10)} min), ${dumps * DUMP_MIB} MiB of dumps`,
   };
 }

@@ -1,9 +1,11 @@
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { EXIT } from '../../base/errors.js';
+import { writeFileAtomic } from '../../base/files.js';
 import { catalogue } from '../../kernel/catalogue.js';
 import { presentIds } from '../../kernel/store.js';
 import type { BuildOptions } from '../../module/build.js';
 import { moduleNames } from '../../module/module.js';
+import { makeReport } from '../../report/report.js';
 import { pruneRuns } from '../../results/retention.js';
 import { loadMatrix } from '../../scenario/load-matrix.js';
 import { scenarioNames } from '../../scenario/load-scenario.js';
@@ -75,14 +77,14 @@ export async function matrix(args: MatrixArgs, { signal }: Context): Promise<num
   };
   if (args.list) {
     const plan = await planRun(request);
-    printResult(args.json, plan, () => [
+    printResult(args.json, { ...plan, skipped }, () => [
       ...table([
         ['KERNEL', 'MODULE', 'SCENARIO', 'BOOTS', 'EXPECTED', 'WHY'],
         ...plan.cells.map((row) => [
           row.kernel,
           row.module,
           row.scenario,
-          row.boots,
+          `${row.sequential ? (row.expected === 'panics' ? 'until it panics' : `at least ${row.boots}`) : row.boots}${row.isControl ? ' (control)' : ''}`,
           row.expected ?? '-',
           row.why ?? '',
         ]),
@@ -94,7 +96,10 @@ export async function matrix(args: MatrixArgs, { signal }: Context): Promise<num
   }
   const progress = progressFor();
   const result = await executeRun(request, signal, progress);
+  const page = join(result.folder, 'report.html');
+  await writeFileAtomic(page, await makeReport(result.document, 'html', result.folder, result.folder));
   printRun(args.json, result);
+  progress.line(`report: ${page}`);
   if (args.keepRuns !== undefined && !signal.aborted)
     for (const run of await pruneRuns(results, args.keepRuns, { matrix: name, current: result.document.run }))
       progress.line(`removed the old run ${run} (--keep-runs ${args.keepRuns})`);

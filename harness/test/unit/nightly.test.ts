@@ -85,6 +85,36 @@ test('nightly-unit: commands that exist, times that are times', async (t) => {
   }
 });
 
+test('nightly-unit: odd names reach the command whole, and a file that is no matrix is refused', async (t) => {
+  const dir = await tempDir(t);
+  const file = join(dir, 'odd $HOME #1 `x` %s it\'s: "q".matrix.yaml');
+  await writeFile(file, 'kernels: all\nmodules: [stock]\nscenarios: [xfs-loopback]\n');
+  const { stdout } = await loopanic(['nightly-unit', file, '--json'], {
+    env: { XDG_CACHE_HOME: join(dir, 'a b') },
+  });
+  const { service, cron } = JSON.parse(stdout);
+  const line = cron
+    .split('\n')[1]
+    .replace(/^30 2 \* \* \* /, '')
+    .replaceAll('\\%', '%');
+  const words = await execa('sh', ['-c', `set -- ${line}; printf '%s\\n' "$@"`]);
+  t.true(words.stdout.split('\n').includes(file), words.stdout);
+  t.true(words.stdout.split('\n').includes(`XDG_CACHE_HOME=${join(dir, 'a b')}`));
+  t.true(service.includes(`Environment="XDG_CACHE_HOME=${join(dir, 'a b')}"`));
+  t.regex(service, /odd \$\$HOME #1 `x` %%s it's: \\"q\\"\.matrix\.yaml"/);
+  for (const name of ['github', 'gitlab']) {
+    const { stdout: job } = await loopanic(['nightly-unit', file, '--for', name]);
+    parse(job);
+    const line = job.split('\n').find((text) => text.includes('npx loopanic matrix')) ?? '';
+    const told = await execa('sh', ['-c', `npx() { printf '%s\\n' "$3"; }; ${line.replace(/>.*$/, '')}`]);
+    t.is(told.stdout, file);
+  }
+  await writeFile(file, 'kernels: all\nmodule: [stock]\n');
+  const wrong = await loopanic(['nightly-unit', file]);
+  t.is(wrong.code, 2);
+  t.regex(wrong.stderr, /:2: module: unknown key/);
+});
+
 test('bisect: bad ends are bad input, and git is told what it understands', async (t) => {
   const refused = async (pattern: RegExp, ...words: string[]): Promise<void> => {
     const { code, stderr } = await loopanic(['bisect', ...words]);
