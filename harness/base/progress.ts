@@ -10,9 +10,9 @@ export interface Progress {
 
 const PIPE_INTERVAL_MS = 5000;
 
-/** Progress for people, on stderr. */
-export function stderrProgress(): Progress {
-  const live = process.stderr.isTTY === true;
+/** Progress for people, on stderr; `plain`: as a pipe sees it. */
+export function stderrProgress(plain = false): Progress {
+  const live = !plain && process.stderr.isTTY === true;
   const line = (text: string): void => {
     process.stderr.write(`${text}\n`);
   };

@@ -48,8 +48,9 @@ export function buildOptions<T>(yargs: Argv<T>) {
     });
 }
 
-export function progressFor(quiet = false): Progress {
-  return quiet ? silentProgress : stderrProgress();
+/** `many`: several steps at a time, which one live line cannot show. */
+export function progressFor(quiet = false, many = false): Progress {
+  return quiet ? silentProgress : stderrProgress(many);
 }
 
 /** The command's result: a JSON document, or lines for people. This is all that goes to stdout. */

@@ -229,6 +229,7 @@ const parser = globalOptions(yargs(argv))
         })
         .option('image', anyImage)
         .option('trials', { ...trials, describe: 'boots of each cell; with --confidence of each control' })
+        .option('jobs', { type: 'number', default: 1, describe: 'cells that are run at a time' })
         .option('retries', retries)
         .option('seed', { type: 'number', describe: "repeats the trials' random choices" })
         .option('dump', dump)
@@ -496,6 +497,7 @@ const parser = globalOptions(yargs(argv))
     }
     for (const [name, least] of Object.entries({
       trials: 1,
+      jobs: 1,
       seed: 1,
       'build-seconds': 1,
       'keep-runs': 1,

@@ -1,5 +1,6 @@
+import { freemem } from 'node:os';
 import { join } from 'node:path';
-import { firstLine, interruptible } from '../base/errors.js';
+import { firstLine, interruptible, UsageError } from '../base/errors.js';
 import { sweepScratch } from '../base/files.js';
 import type { Progress } from '../base/progress.js';
 import { needProgram } from '../host/tools.js';
@@ -19,7 +20,7 @@ export interface RunResult {
 }
 
 /**
- * Prepares and runs all trials of all cells, one after the other, positive controls first. Names are checked and every part is built before the first VM
+ * Prepares and runs all trials of all cells, positive controls first, as many cells at a time as `jobs` says and the trials of a cell one after the other. Names are checked and every part is built before the first VM
  * boots; run.json is saved after every trial. Throws UsageError for bad input and InfraError if a part cannot be had.
  */
 export async function executeRun(
@@ -29,6 +30,7 @@ export async function executeRun(
 ): Promise<RunResult> {
   await sweepScratch();
   const loaded = await checkNames(request);
+  checkMemory(request, loaded);
   for (const program of ['qemu-system-x86_64', 'setpriv', 'cpio'] as const) await needProgram(program);
   const folder =
     request.resume === undefined
@@ -57,6 +59,7 @@ class Session {
   readonly #signal: AbortSignal;
   readonly #progress: Progress;
   readonly #started: number;
+  #saving: Promise<void> = Promise.resolve();
 
   constructor(
     request: RunRequest,
@@ -83,18 +86,30 @@ class Session {
       return parts ? [{ cell, parts }] : [];
     });
     const dependent = ({ cell }: { cell: RunCell }): boolean => cell.control !== null;
-    for (const { cell, parts } of [
-      ...cells.filter((entry) => !dependent(entry)),
-      ...cells.filter(dependent),
-    ]) {
-      await this.#lookAgain(cell, parts);
-      await this.#runCell(cell, parts);
-    }
+    for (const group of [cells.filter((entry) => !dependent(entry)), cells.filter(dependent)])
+      await this.#inParallel(group, async ({ cell, parts }) => {
+        await this.#lookAgain(cell, parts);
+        await this.#runCell(cell, parts);
+      });
     Object.assign(this.#document, {
       finishedAt: new Date().toISOString(),
       interrupted: this.#isInterrupted(),
     });
     await this.#save();
+  }
+
+  /** Works through a queue with as many hands as there are jobs. After a failure nothing new is begun, and it is thrown when all hands are still. */
+  async #inParallel<T>(queue: T[], work: (item: T) => Promise<void>): Promise<void> {
+    const failures: unknown[] = [];
+    const hand = async (): Promise<void> => {
+      while (failures.length === 0) {
+        const item = queue.shift();
+        if (item === undefined) return;
+        await work(item).catch((error: unknown) => failures.push(error));
+      }
+    };
+    await Promise.all(Array.from({ length: this.#request.jobs ?? 1 }, hand));
+    if (failures.length > 0) throw failures[0];
   }
 
   /** Trials until the cell is decided, or cannot be within its budget of trials that fail around the guest. */
@@ -211,9 +226,12 @@ class Session {
     }
   }
 
+  /** One after the other, so that what is on disk last is what was known last. */
   #save(): Promise<void> {
     this.#document.durationSeconds = Math.round(performance.now() - this.#started) / 1000;
-    return this.#folder.save(this.#document);
+    const saved = this.#saving.then(() => this.#folder.save(this.#document));
+    this.#saving = saved.catch(() => {});
+    return saved;
   }
 
   /** A person's kept guest is ended by a signal too: if its trial was over, that interrupted nothing. */
@@ -239,4 +257,16 @@ function dumpBytes(request: RunRequest, loaded: LoadedScenario[]): number {
   const one = (entry: LoadedScenario): number => entry.scenario.vm.memoryMiB * 2 ** 20 * DUMP_SHARE;
   const most = Math.max(0, ...loaded.map(one));
   return loaded.reduce((sum, entry) => sum + kept * one(entry), 0) + 2 * most;
+}
+
+/** Guests that run at a time must fit into this host's free memory, or the kernel would end some of them. */
+function checkMemory({ jobs = 1 }: RunRequest, loaded: LoadedScenario[]): void {
+  const mib = ({ scenario }: LoadedScenario): number =>
+    scenario.vm.memoryMiB * (scenario.target === 'peer' ? 2 : 1);
+  const [needed, free] = [jobs * Math.max(0, ...loaded.map(mib)), Math.floor(freemem() / 2 ** 20)];
+  if (jobs > 1 && needed > free)
+    throw new UsageError(
+      'bad-usage',
+      `--jobs ${jobs}: so many guests need ${needed} MiB, and ${free} MiB are free on this host`,
+    );
 }

@@ -49,6 +49,8 @@ export interface RunRequest {
   confidence?: number;
   /** Trials of a cell that may fail around the guest (infra-error, no-boot) and are then tried again. */
   retries: number;
+  /** Cells that are run at a time; default 1. */
+  jobs?: number;
   dump: DumpMethod;
   keepDumps: KeepDumps;
   results: string;

@@ -25,6 +25,7 @@ export interface MatrixArgs extends BuildOptions {
   resume?: string | undefined;
   image?: string | undefined;
   trials: number;
+  jobs: number;
   retries: number;
   confidence?: number | undefined;
   keepRuns?: number | undefined;
@@ -54,13 +55,14 @@ export async function matrix(args: MatrixArgs, { signal }: Context): Promise<num
       return stock && stock.verdict !== 'unknown' ? { verdict: stock.verdict, why: stock.source } : undefined;
     },
   });
-  const { image, trials, retries, confidence, dump, keepDumps, results, accel, resume } = args;
+  const { image, trials, jobs, retries, confidence, dump, keepDumps, results, accel, resume } = args;
   const request = {
     command: 'matrix',
     ...{
       cells,
       image,
       trials,
+      jobs,
       retries,
       dump,
       keepDumps,
@@ -94,7 +96,7 @@ export async function matrix(args: MatrixArgs, { signal }: Context): Promise<num
     ]);
     return EXIT.ok;
   }
-  const progress = progressFor();
+  const progress = progressFor(false, jobs > 1);
   const result = await executeRun(request, signal, progress);
   const page = join(result.folder, 'report.html');
   await writeFileAtomic(page, await makeReport(result.document, 'html', result.folder, result.folder));

@@ -195,3 +195,9 @@ test('confidence needs a control with the same workload, and one that can be rea
   t.is(far.code, 2);
   t.regex(far.stderr, /more than 200 boots of every other cell are needed: raise --trials/);
 });
+
+test('--jobs: more guests than this host has room for are refused', async (t) => {
+  const { code, stderr } = await loopanic(['matrix', 'scenarios/repro.matrix.yaml', '--jobs', '99999']);
+  t.is(code, 2);
+  t.regex(stderr, /--jobs 99999: so many guests need 102398976 MiB, and \d+ MiB are free/);
+});

@@ -120,3 +120,26 @@ test.serial(
     t.not(after.finishedAt, null);
   },
 );
+
+test.serial('--jobs 2: two cells at a time, each with its own guest and outcome', async (t) => {
+  const dir = await tempDir(t);
+  const file = await matrixFile(dir, 'modules: [unpatched, pageslab]\nscenarios: [xfs-loopback]\n');
+  const { code, stdout, stderr } = await loopanic([...args(file, dir, '--jobs', '2'), '--json'], {
+    timeoutSeconds: 200,
+  });
+  t.is(code, 0, stderr);
+  const { cells } = runSchema.parse(JSON.parse(stdout));
+  t.deepEqual(
+    cells.map(({ module, verdict, trials }) => [module, verdict, trials.map(({ outcome }) => outcome)]),
+    [
+      ['unpatched', 'panics', ['reproduced']],
+      ['pageslab', 'panics', ['reproduced']],
+    ],
+  );
+  // Both have begun before one is done.
+  const steps = stderr.split('\n').filter((line) => /trial 1\/1( …|: done)/.test(line));
+  t.true(
+    steps.slice(0, 2).every((line) => line.endsWith('…')),
+    stderr,
+  );
+});
