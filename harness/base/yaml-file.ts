@@ -17,6 +17,8 @@ export async function readYaml<S extends z.ZodType>(file: string, schema: S): Pr
   const broken = document.errors[0];
   if (broken) {
     const { line } = lines.linePos(broken.pos[0]);
+    if (broken.code === 'MULTIPLE_DOCS')
+      throw new UsageError('bad-yaml', `${file}:${line}: has more than one YAML document (---): one is read`);
     throw new UsageError('bad-yaml', `${file}:${line}: not valid YAML: ${broken.message.split('\n', 1)[0]}`);
   }
   let content: unknown;
@@ -25,6 +27,7 @@ export async function readYaml<S extends z.ZodType>(file: string, schema: S): Pr
   } catch (error) {
     throw new UsageError('bad-yaml', `${file}: not valid YAML: ${firstLine(error)}`, error);
   }
+  if (content === null) throw new UsageError('bad-file', `${file}: is empty`);
   const parsed = schema.safeParse(content);
   if (parsed.success) return parsed.data;
 

@@ -125,6 +125,29 @@ test('a matrix whose expectation names no cell', async (t) => {
   );
 });
 
+test('an empty file, and one with two documents', async (t) => {
+  await refused(t, ['matrix', await tempFile(t, 'm.yaml', '# nothing\n')], /m\.yaml: is empty$/);
+  const two = 'kernels: all\n---\nkernels: all\n';
+  await refused(
+    t,
+    ['matrix', await tempFile(t, 'm.yaml', two)],
+    /m\.yaml:2: has more than one YAML document/,
+  );
+});
+
+test('options without their value, choices that are none, globs that are empty', async (t) => {
+  const list = ['matrix', 'scenarios/repro.matrix.yaml', '--list'];
+  await refused(t, [...list, '--confidence'], /^loopanic: --confidence: needs a value/);
+  await refused(t, [...list, '--results', '--json'], /^loopanic: --results: needs a value/);
+  await refused(t, [...list, '--only'], /^loopanic: --only: needs a value/);
+  await refused(t, [...list, '--only', ''], /^loopanic: --only: is empty/);
+  await refused(
+    t,
+    ['report', 'x', '--format', 'xml'],
+    /--format xml: choose one of html, junit, tap, md, json/,
+  );
+});
+
 test('options given twice, broken aliases, and a cache that cannot be used', async (t) => {
   await refused(t, ['run', 'xfs-lopback', '--kernel', 'a', '--kernel', 'b'], /unknown scenario/);
   const alias = await tempFile(t, 's.yaml', 'summary: *nothing\n');

@@ -125,6 +125,27 @@ test.serial("a kernel in CentOS's layout: unpatched panics, compound-head is cle
   t.true(row.debugInfo);
 });
 
+test.serial('bisect: the kernel whose own module panics is the first bad one', async (t) => {
+  const words = ['--good', 'debian-6.1', '--bad', ID, '--kernels', 'debian-6.1', '--kernels', ID];
+  const more = ['--trials', '1', '--dump', 'none', '--json', '--results', await tempDir(t)];
+  const { code, stdout, stderr } = await loopanic(['bisect', ...words, ...more], { timeoutSeconds: 280 });
+  t.is(code, 0, stderr);
+  const { good, bad, undecided, steps } = JSON.parse(stdout);
+  t.deepEqual([good, bad, undecided], ['debian-6.1', ID, []]);
+  // A good end takes two runs: its own, and its positive control's.
+  t.deepEqual(
+    steps.map(({ kernel, verdict, runs }: { kernel: string; verdict: string; runs: string[] }) => [
+      kernel,
+      verdict,
+      runs.length,
+    ]),
+    [
+      [ID, 'panics', 1],
+      ['debian-6.1', 'clean', 2],
+    ],
+  );
+});
+
 test.serial(
   'a kernel that cannot show the bug is refused with the reason, and taken with --force',
   async (t) => {
