@@ -64,12 +64,17 @@ process.on('exit', () => {
 });
 
 /** Where process ids mean the same: this host, boot and pid namespace. A cache may be shared with others. */
-export function pidSpace(): string {
-  return contentKey(
-    hostname(),
-    readFileSync('/proc/sys/kernel/random/boot_id'),
-    readlinkSync('/proc/self/ns/pid'),
-  ).slice(0, 8);
+export function processSpace(): { host: string; boot: string; namespace: string } {
+  return {
+    host: hostname(),
+    boot: readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim(),
+    namespace: readlinkSync('/proc/self/ns/pid'),
+  };
+}
+
+/** The same as a short name. */
+function pidSpace(): string {
+  return contentKey(...Object.values(processSpace())).slice(0, 8);
 }
 
 /**

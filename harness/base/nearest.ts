@@ -19,3 +19,8 @@ export function suggestion(typed: string, names: readonly string[]): string {
   if (close.length > 0) return `; did you mean ${close.join(' or ')}?`;
   return names.length > 0 ? `; there is ${names.join(', ')}` : '';
 }
+
+/** True if a name is one or two keys away from one that exists. */
+export function isMistyped(typed: string, names: readonly string[]): boolean {
+  return names.some((name) => name !== typed && distance(typed.toLowerCase(), name.toLowerCase()) <= 2);
+}

@@ -24,3 +24,8 @@ export function cacheDir(...parts: string[]): string {
   const base = xdg?.startsWith('/') ? xdg : join(homedir(), '.cache');
   return join(base, 'loopanic', ...parts);
 }
+
+/** True if what a user named is a file (a module, patch, scenario), not one of loopanic's own names. */
+export function isFile(id: string): boolean {
+  return id.includes('/') || /\.(ko|patch|diff|yaml)$/.test(id);
+}

@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import { setMaxListeners } from 'node:events';
 import { join } from 'node:path';
 import yargs from 'yargs';
 import { hideBin } from 'yargs/helpers';
@@ -38,6 +39,8 @@ import { validate } from './commands/validate.js';
 import { buildOptions, type Context, globalOptions, STDIN } from './context.js';
 
 const abort = new AbortController();
+// As many guests as there are jobs listen to it.
+setMaxListeners(0, abort.signal);
 const context: Context = { signal: abort.signal };
 for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
   process.on(name, () => {
@@ -305,7 +308,7 @@ const parser = globalOptions(yargs(argv))
   )
   .command(
     'compare <before> <after>',
-    'what changed from one run to another; exit 1 if a verdict did',
+    'what changed from one run to another; exit 1 if somebody has to look (another verdict, a new contradiction, a lost cell), 3 if a run is not whole',
     (y) =>
       y
         .positional('before', { type: 'string', demandOption: true })
@@ -490,9 +493,11 @@ const parser = globalOptions(yargs(argv))
     // yargs takes an option without its value for one that was not given, or gives it its default.
     for (const [index, word] of argv.entries()) {
       if (word === '--') break;
-      const [, name] = /^--([a-z][a-z-]*)$/.exec(word) ?? [];
+      const [, name, given] = /^--([a-zA-Z][\w-]*)(=?)/.exec(word) ?? [];
       if (name === undefined || !Object.hasOwn(args, name)) continue;
-      if (typeof args[name] !== 'boolean' && (argv[index + 1]?.startsWith('--') ?? true))
+      if (args[name] === '') throw new UsageError('bad-usage', `--${name}: is empty`);
+      const missing = given === '' && (argv[index + 1]?.startsWith('--') ?? true);
+      if (typeof args[name] !== 'boolean' && missing)
         throw new UsageError('bad-usage', `--${name}: needs a value`);
     }
     for (const [name, least] of Object.entries({

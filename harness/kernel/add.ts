@@ -33,7 +33,13 @@ export interface AddRequest {
   /** Take it even if it cannot show the bug. */
   force: boolean;
   /** loopanic built it: what it is made of stands for the files, whose content differs with the time of day. */
-  made?: { built: NonNullable<Kernel['built']>; version: string; packages: KernelPackage[] };
+  made?: {
+    built: NonNullable<Kernel['built']>;
+    version: string;
+    packages: KernelPackage[];
+    /** Puts what modules are built against in place of the link to the tree, which will not stay. */
+    keepTree: (link: string) => Promise<void>;
+  };
 }
 
 /**
@@ -86,6 +92,7 @@ export async function addKernel(request: AddRequest, progress: Progress): Promis
         'no-devel',
         '--source without --devel: a module is built against the headers of --devel',
       );
+    await request.made?.keepTree(join(devel, 'tree'));
     const debug = join(out, 'debug');
     if (request.debuginfo !== undefined)
       await layOutDebugInfo(debug, request.debuginfo, found.release, update);

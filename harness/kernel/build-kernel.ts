@@ -92,13 +92,13 @@ export async function buildKernel(
     }
     await configure(tree, base, build.id);
     await make(tree, update, signal);
-    const kernel = await addKernel(
-      { files: [tree], devel: [], id: build.id, verify: true, force: false, made },
+    return addKernel(
+      {
+        ...{ files: [tree], devel: [], id: build.id, verify: true, force: false },
+        made: { ...made, keepTree: (link) => keepTree(tree, link) },
+      },
       progress,
     );
-    // The tree goes with the scratch folder: what modules are built against has to stay.
-    await keepTree(kernel, tree);
-    return (await presentKernel(build.id)) ?? kernel;
   });
 }
 
@@ -110,7 +110,7 @@ const BUILD_VERSION = '1';
 async function whatItIsMadeOf(
   base: Kernel,
   patches: readonly string[],
-): Promise<NonNullable<AddRequest['made']>> {
+): Promise<Omit<NonNullable<AddRequest['made']>, 'keepTree'>> {
   const texts = await Promise.all(patches.map((file) => readFile(file)));
   const key = contentKey(BUILD_VERSION, base.id, base.key, await readFile(REDUCED), ...texts);
   return {
@@ -206,8 +206,7 @@ async function make(tree: string, update: (text: string) => void, signal: AbortS
 }
 
 /** Files of a built tree that modules are built against, in place of the link to the tree. */
-async function keepTree(kernel: Kernel, tree: string): Promise<void> {
-  const target = join(kernel.dir, 'devel/tree');
+async function keepTree(tree: string, target: string): Promise<void> {
   await command('rm', ['-rf', target]);
   await mkdir(target, { recursive: true });
   const script = `cd "$1" && { find . -path ./Documentation -prune -o \\( -name 'Makefile*' -o -name 'Kconfig*' -o -name 'Kbuild*' \\) -print; find include scripts arch/x86/include tools/objtool tools/include tools/bpf/resolve_btfids arch/x86/module.lds arch/x86/kernel/asm-offsets.s 2>/dev/null \\( -type f -o -type l \\) ! -name '*.o' ! -name '*.cmd'; ls .config Module.symvers System.map; } | sort -u | cpio -pdm --quiet "$2"`;

@@ -8,10 +8,11 @@ export type TrialEnd =
   | { why: 'crashed' }
   | { why: 'finished' }
   | { why: 'step-failed' }
-  | { why: 'silent'; seconds: number }
-  | { why: 'stalled'; seconds: number }
+  /** `of` names the guest, if it is not the trial's own. */
+  | { why: 'silent'; seconds: number; of?: string }
+  | { why: 'stalled'; seconds: number; of?: string }
   /** QEMU is gone; `code` 0: the guest reset or powered itself off. */
-  | { why: 'exited'; words: string; code?: number | null }
+  | { why: 'exited'; words: string; code?: number | null; of?: string }
   | { why: 'not-started'; message: string }
   | { why: 'left' }
   | { why: 'interrupted' };
@@ -92,19 +93,24 @@ export function decideOutcome(
     // A step that fails after the kernel complained is the kernel's doing.
     return warning ? decide('warned', `${warning.text}; then ${failed}`) : decide('infra-error', failed);
   }
+  const of = 'of' in end && end.of !== undefined ? `of ${end.of} ` : '';
   switch (end.why) {
     case 'silent':
     case 'stalled': {
       const what = end.why === 'silent' ? 'no output' : 'no progress';
       const outcome = markers.phase === 'boot' ? 'no-boot' : 'hung';
-      return decide(outcome, `${what} for ${end.seconds} s in phase ${markers.phase}`);
+      return decide(outcome, `${what} ${of}for ${end.seconds} s in phase ${markers.phase}`);
     }
     case 'exited':
-      if (end.code === 0) {
-        const text = `the guest reset or powered itself off in phase ${markers.phase}, without a crash report`;
+      // One that is told to end by a signal exits with 0 too.
+      if (end.code === 0 && !/terminating on signal/.test(end.words)) {
+        const text = `${end.of ?? 'the guest'} reset or powered itself off in phase ${markers.phase}, without a crash report`;
         return markers.phase === 'boot' ? decide('no-boot', text) : decide('other-crash', text, true);
       }
-      return decide('infra-error', `QEMU ended in phase ${markers.phase}: ${end.words || 'it said nothing'}`);
+      return decide(
+        'infra-error',
+        `QEMU ${of}ended in phase ${markers.phase}: ${end.words || 'it said nothing'}`,
+      );
     case 'left':
       return decide('infra-error', `the guest was left in phase ${markers.phase} before its workload ended`);
     case 'crashed':

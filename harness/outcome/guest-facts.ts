@@ -26,7 +26,7 @@ export const guestSchema = z.object({
     sectorSize: z.int().nullable(),
     blockSize: z.int().nullable(),
     allocationGroups: z.int().nullable(),
-    writebackCentiseconds: z.int().nullable(),
+    writebackCentiseconds: z.int().nullable().default(null),
   }),
   iscsi: z.record(z.string(), z.string()).describe('negotiated parameters, by their sysfs names'),
 });

@@ -1,5 +1,5 @@
 import type { RunCell, RunDocument, RunTrial } from '../results/run-schema.js';
-import { isRetryable, percent } from '../verdict/cell-verdict.js';
+import { isRefuted, isRetryable, percent } from '../verdict/cell-verdict.js';
 
 /** A cell's name, for people and for globs. */
 export function cellName({
@@ -88,7 +88,7 @@ export function totals({ cells, skipped }: RunDocument): string {
 export function tellingTrial({ trials, verdict }: Pick<RunCell, 'trials' | 'verdict'>): RunTrial | undefined {
   const first = (wanted: (trial: RunTrial) => boolean): RunTrial | undefined => trials.find(wanted);
   return (
-    first(({ outcome }) => outcome === 'reproduced') ??
+    first((trial) => trial.outcome === 'reproduced' && !isRefuted(trial)) ??
     (verdict === 'clean' ? first(({ outcome }) => outcome === 'survived') : undefined) ??
     first((trial) => trial.outcome !== 'survived' && !isRetryable(trial)) ??
     first(({ outcome }) => outcome !== 'survived') ??
@@ -96,10 +96,11 @@ export function tellingTrial({ trials, verdict }: Pick<RunCell, 'trials' | 'verd
   );
 }
 
-/** The command that repeats one trial. */
+/** The command that repeats one trial; the first run.json files do not tell it. */
 export function repeatCommand({ repeat }: Pick<RunCell, 'repeat'>, trial: RunTrial | undefined): string {
   const word = (text: string): string =>
     /^[\w./@+:=,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+  if (repeat.length === 0) return '–';
   const seed = trial ? ['--seed', String(trial.seed)] : [];
   return ['npx loopanic', ...[...repeat, ...seed].map(word)].join(' ');
 }

@@ -1,5 +1,5 @@
 import type { RunTrial } from '../results/run-schema.js';
-import { isRetryable } from '../verdict/cell-verdict.js';
+import { isRefuted, isRetryable } from '../verdict/cell-verdict.js';
 
 /** A point of a survival curve: from `seconds` on, `share` of the boots have not panicked. */
 export interface SurvivalStep {
@@ -21,7 +21,10 @@ export interface SurvivalCurve {
 export function survivalCurve(trials: readonly RunTrial[]): SurvivalCurve {
   const times = trials
     .filter((trial) => !isRetryable(trial))
-    .map(({ outcome, timings }) => ({ seconds: timings.outcome ?? 0, panicked: outcome === 'reproduced' }))
+    .map((trial) => ({
+      seconds: trial.timings.outcome ?? 0,
+      panicked: trial.outcome === 'reproduced' && !isRefuted(trial),
+    }))
     .sort((a, b) => a.seconds - b.seconds || Number(b.panicked) - Number(a.panicked));
   const curve: SurvivalCurve = { steps: [{ seconds: 0, share: 1 }], censored: [] };
   let [share, atRisk] = [1, times.length];

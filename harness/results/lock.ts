@@ -1,8 +1,9 @@
+import { randomBytes } from 'node:crypto';
 import { readFileSync, rmSync } from 'node:fs';
-import { readFile, rm, writeFile } from 'node:fs/promises';
+import { link, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { hasErrno, UsageError } from '../base/errors.js';
-import { isAlive, pidSpace } from '../base/files.js';
+import { isAlive, processSpace } from '../base/files.js';
 
 const NAME = '.lock';
 const held = new Set<string>();
@@ -14,21 +15,22 @@ process.on('exit', () => {
 /** Takes a run's folder for this process, until the returned object is disposed of. Throws UsageError if another process has it. */
 export async function lockRun(dir: string): Promise<AsyncDisposable> {
   const path = join(dir, NAME);
-  const mine = `${pidSpace()} ${process.pid}\n`;
-  for (;;) {
-    try {
-      await writeFile(path, mine, { flag: 'wx', mode: 0o600 });
-      break;
-    } catch (error) {
-      if (!hasErrno(error, 'EEXIST')) throw error;
-      const owner = await readFile(path, 'utf8').catch(() => '');
+  const own = `${path}.${process.pid}.${randomBytes(4).toString('hex')}`;
+  try {
+    // Written first and then linked: a lock is there whole or not at all.
+    await writeFile(own, `${JSON.stringify({ ...processSpace(), pid: process.pid })}\n`, { mode: 0o600 });
+    while (!(await linked(own, path))) {
+      const owner = await readFile(path, 'utf8').catch(() => null);
+      if (owner === null) continue;
       if (!isGone(owner))
         throw new UsageError(
           'run-in-use',
-          `${dir}: another loopanic is at this run (${owner.trim() || 'it has just begun'}); if that cannot be, remove ${path}`,
+          `${dir}: another loopanic is at this run (${owner.trim()}); if that cannot be, remove ${path}`,
         );
-      await rm(path, { force: true });
+      await takeAway(path, owner, `${own}.stale`);
     }
+  } finally {
+    await rm(own, { force: true });
   }
   held.add(path);
   return {
@@ -37,6 +39,26 @@ export async function lockRun(dir: string): Promise<AsyncDisposable> {
       held.delete(path);
     },
   };
+}
+
+async function linked(from: string, to: string): Promise<boolean> {
+  return link(from, to).then(
+    () => true,
+    (error: unknown) => {
+      if (hasErrno(error, 'EEXIST')) return false;
+      throw error;
+    },
+  );
+}
+
+/** Removes a stale lock; one that somebody else took in the meantime is put back. */
+async function takeAway(path: string, stale: string, aside: string): Promise<void> {
+  const moved = await rename(path, aside).then(
+    () => true,
+    () => false,
+  );
+  if (moved && (await readFile(aside, 'utf8')) !== stale) await linked(aside, path);
+  await rm(aside, { force: true });
 }
 
 /** True while a process that may be alive has the run. */
@@ -48,8 +70,14 @@ export function isLocked(dir: string): boolean {
   }
 }
 
-/** Of another host or boot nothing can be told: such an owner counts as alive. */
+/** Gone with the host's last boot, or with its process. Of another host or container nothing can be told: such an owner counts as alive. */
 function isGone(owner: string): boolean {
-  const [space, pid] = owner.trim().split(' ');
-  return space === pidSpace() && !isAlive(Number(pid));
+  try {
+    const { host, boot, namespace, pid } = JSON.parse(owner);
+    const here = processSpace();
+    if (host !== here.host) return false;
+    return boot !== here.boot || (namespace === here.namespace && !isAlive(Number(pid)));
+  } catch {
+    return false;
+  }
 }

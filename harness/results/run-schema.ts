@@ -31,11 +31,11 @@ const cellSchema = z.object({
         .describe('chance that a module as bad as the positive control would have looked clean'),
     })
     .nullable(),
-  isControl: z.boolean().describe('it is the positive control of other cells: it must panic'),
+  isControl: z.boolean().default(false).describe('it is the positive control of other cells: it must panic'),
   expected: z.object({ verdict: verdictSchema, why: z.string() }).optional(),
   kernelInfo: z
     .object({
-      key: z.string().describe("names the kernel's files: another build has another key"),
+      key: z.string().default('').describe("names the kernel's files: another build has another key"),
       release: z.string(),
       version: z.string(),
       origin: z.string(),
@@ -46,9 +46,13 @@ const cellSchema = z.object({
     .object({ vermagic: z.string(), srcversion: z.string().nullable(), buildId: z.string().nullable() })
     .nullable(),
   image: z.object({ name: z.string(), key: z.string() }),
-  scripts: z.string().describe('content hash of the scripts that ran in the guest, the workload among them'),
+  scripts: z
+    .string()
+    .default('')
+    .describe('content hash of the scripts that ran in the guest, the workload among them'),
   repeat: z
     .array(z.string())
+    .default([])
     .describe("loopanic's arguments that run such a trial again; its seed comes on top"),
   scenarioDefinition: z
     .record(z.string(), z.unknown())
@@ -71,7 +75,7 @@ const cellSchema = z.object({
   ),
 });
 
-/** run.json: what one command did. */
+/** run.json: what one command did. What has a default was not in the first run.json files. */
 export const runSchema = z
   .object({
     schemaVersion: z.literal(1),
@@ -94,6 +98,7 @@ export const runSchema = z
     matrix: z
       .object({ name: z.string(), file: z.string() })
       .nullable()
+      .default(null)
       .describe('the matrix file, if the cells are from one'),
     request: z
       .object({
@@ -101,6 +106,7 @@ export const runSchema = z
         dump: z.enum(['kdump', 'qmp', 'none']),
         seed: z.int().nullable(),
       })
+      .default({ trials: 1, dump: 'kdump', seed: null })
       .describe('what was asked for, beside the cells'),
     confidence: z.number().nullable().describe('asked for; null: boots by number'),
     retries: z.int().describe('trials of a cell that might fail around the guest'),

@@ -1,6 +1,7 @@
 import { basename, dirname, resolve } from 'node:path';
 import picomatch from 'picomatch';
 import { UsageError } from '../base/errors.js';
+import { isFile } from '../base/paths.js';
 import { readYaml } from '../base/yaml-file.js';
 import { type KnownNames, type MatrixFile, matrixSchemaFor, type Verdict } from './matrix-schema.js';
 
@@ -47,8 +48,15 @@ const STOCK_SCENARIO = 'xfs-loopback';
  */
 export async function loadMatrix(file: string, choice: MatrixChoice): Promise<Matrix> {
   const data = atHome(await readYaml(file, matrixSchemaFor(choice.known)), dirname(resolve(file)));
-  const kernels = chosenKernels(file, data, choice);
-  const cells = kernels.flatMap((kernel) => cellsOf(data, kernel, choice.stock));
+  const listed = listedKernels(data, choice.known);
+  const kernels = chosenKernels(file, data, choice, listed);
+  // Of all kernels: which cells are controls must not depend on what is run now.
+  const all = listed.flatMap((kernel) => cellsOf(data, kernel, choice.stock));
+  const controlFor = new Map(all.map((cell) => [cell, controlOf(cell, data)]));
+  const controlNames = new Set(
+    [...controlFor.values()].flatMap((control) => (control ? [nameOf(control)] : [])),
+  );
+  const cells = kernels.flatMap((kernel) => all.filter((cell) => cell.kernel === kernel));
   if (cells.length === 0)
     throw new UsageError(
       'no-cell',
@@ -56,15 +64,13 @@ export async function loadMatrix(file: string, choice: MatrixChoice): Promise<Ma
         ? `${file}: kernels: all, and no kernel is on this host: 'loopanic setup' fetches one`
         : `${file}: leaves out every cell of ${kernels.join(', ')} (exclude)`,
     );
-  const controlFor = cells.map((cell) => controlOf(cell, data));
-  const controlNames = new Set(controlFor.flatMap((control) => (control ? [nameOf(control)] : [])));
   const wanted = narrow(file, cells, choice.only);
   for (const cell of [...wanted]) {
-    const control = controlFor[cells.indexOf(cell)];
+    const control = controlFor.get(cell);
     // A control is what others rest on: it rests on nothing.
     if (!control || controlNames.has(nameOf(cell))) continue;
     const same = (other: MatrixCell): boolean => nameOf(other) === nameOf(control);
-    if (!wanted.some(same)) wanted.push(cells.find(same) ?? control);
+    if (!wanted.some(same)) wanted.push(all.find(same) ?? control);
     cell.control = wanted.findIndex(same);
   }
   for (const cell of wanted) if (controlNames.has(nameOf(cell))) cell.isControl = true;
@@ -74,8 +80,7 @@ export async function loadMatrix(file: string, choice: MatrixChoice): Promise<Ma
 
 /** Paths in a file are relative to its folder, wherever it is read from. */
 function atHome(data: MatrixFile, home: string): MatrixFile {
-  const isPath = (id: string): boolean => id.includes('/') || /\.(ko|patch|diff|yaml)$/.test(id);
-  const place = (id: string): string => (isPath(id) ? resolve(home, id) : id);
+  const place = (id: string): string => (isFile(id) ? resolve(home, id) : id);
   const settle = <E extends { module?: string | undefined; scenario?: string | undefined }>(entry: E): E => ({
     ...entry,
     ...(entry.module === undefined ? {} : { module: place(entry.module) }),
@@ -92,15 +97,24 @@ function atHome(data: MatrixFile, home: string): MatrixFile {
   };
 }
 
-/** The file's kernels, those that are only included with cells of their own among them; all: those on this host. */
-function chosenKernels(file: string, data: MatrixFile, { present, kernels }: MatrixChoice): string[] {
+/** The file's kernels, those that are only included with cells of their own among them; all: every one that is known. */
+function listedKernels(data: MatrixFile, known: KnownNames): string[] {
   const included = data.include.flatMap(({ kernel }) => kernel ?? []);
-  const listed = data.kernels === 'all' ? [...present] : [...new Set([...data.kernels, ...included])];
-  if (kernels === undefined) return listed;
+  return [...new Set([...(data.kernels === 'all' ? known.kernels : data.kernels), ...included])];
+}
+
+/** Those that are run now; all: those on this host. */
+function chosenKernels(
+  file: string,
+  data: MatrixFile,
+  { present, kernels }: MatrixChoice,
+  listed: string[],
+): string[] {
+  if (kernels === undefined) return data.kernels === 'all' ? [...present] : listed;
   for (const id of kernels)
-    if (data.kernels !== 'all' && !listed.includes(id))
+    if (!listed.includes(id))
       throw new UsageError('bad-usage', `--kernel ${id}: ${file} has no such kernel: ${listed.join(', ')}`);
-  return [...kernels];
+  return [...new Set(kernels)];
 }
 
 /** `kernel+module+scenario`; of files their names only. */
@@ -196,7 +210,7 @@ function skippedKernels(
   const leftOut = (id: string): boolean =>
     data.exclude.some((entry) => entry.kernel === id && !entry.module && !entry.scenario) &&
     !data.include.some(({ kernel }) => kernel === id);
-  return known.kernels
+  return listedKernels(data, known)
     .filter((id) => !used.has(id))
     .map((kernel) => ({
       kernel,

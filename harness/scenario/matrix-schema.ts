@@ -1,5 +1,6 @@
 import * as z from 'zod';
-import { suggestion } from '../base/nearest.js';
+import { isMistyped, suggestion } from '../base/nearest.js';
+import { isFile } from '../base/paths.js';
 
 /** Verdict of a cell. */
 export const verdictSchema = z.enum(['panics', 'clean', 'inconclusive', 'void']);
@@ -112,13 +113,16 @@ export interface KnownNames {
   scenarios: readonly string[];
 }
 
-/** The schema of a matrix file on this host: names must be known. Paths are looked at when they are loaded. */
+/**
+ * The schema of a matrix file on this host: names must be known. Files are looked at when they are loaded. A file for all kernels may speak of some that only another host
+ * has: of those, only what looks mistyped is refused.
+ */
 export function matrixSchemaFor(known: KnownNames) {
   const lists = { kernel: known.kernels, module: known.modules, scenario: known.scenarios };
   return matrixSchema.superRefine((matrix, context) => {
     const check = (path: (string | number)[], key: keyof typeof lists, value: string): void => {
-      const isPath = key !== 'kernel' && (value.includes('/') || /\.(ko|patch|diff|yaml)$/.test(value));
-      if (!isPath && !lists[key].includes(value))
+      if (lists[key].includes(value) || (key !== 'kernel' && isFile(value))) return;
+      if (key !== 'kernel' || matrix.kernels !== 'all' || isMistyped(value, lists[key]))
         context.addIssue({
           code: 'custom',
           path,

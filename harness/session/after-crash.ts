@@ -38,7 +38,9 @@ export async function afterCrash(
   const dump: DumpRecord = dumpSchema.parse(JSON.parse(text));
   const { method, bytes } = dump;
   const summary = (kept: boolean): RunTrial['dump'] => ({ method, bytes, kept });
-  if (!dump.complete || signal.aborted) return { dump: summary(dump.kept), analysis: null };
+  // Not looked at: a run that goes on does it then.
+  if (signal.aborted) return { dump: null, analysis: null };
+  if (!dump.complete) return { dump: summary(dump.kept), analysis: null };
   const vmcore = join(dir, 'vmcore');
   const vmlinux = await debugVmlinux(kernel);
   let analysis: RunTrial['analysis'] = null;
@@ -51,7 +53,7 @@ export async function afterCrash(
       analyzeDump({ vmcore, vmlinux, receiver, dir }, signal),
     );
     analysis = conclusion;
-    if (signal.aborted) return { dump: summary(dump.kept), analysis: null };
+    if (signal.aborted) return { dump: null, analysis: null };
     // An analysis that never started because there is no crash says nothing of the dump.
     if (await findProgram('crash')) dump.readable.crash = seconds.start > 0;
   }

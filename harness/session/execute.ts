@@ -1,4 +1,3 @@
-import { freemem } from 'node:os';
 import { join } from 'node:path';
 import { firstLine, interruptible, UsageError } from '../base/errors.js';
 import { sweepScratch } from '../base/files.js';
@@ -60,6 +59,8 @@ class Session {
   readonly #progress: Progress;
   readonly #started: number;
   #saving: Promise<void> = Promise.resolve();
+  /** Of any hand: then none begins another trial. */
+  readonly #failures: unknown[] = [];
 
   constructor(
     request: RunRequest,
@@ -100,7 +101,7 @@ class Session {
 
   /** Works through a queue with as many hands as there are jobs. After a failure nothing new is begun, and it is thrown when all hands are still. */
   async #inParallel<T>(queue: T[], work: (item: T) => Promise<void>): Promise<void> {
-    const failures: unknown[] = [];
+    const failures = this.#failures;
     const hand = async (): Promise<void> => {
       while (failures.length === 0) {
         const item = queue.shift();
@@ -121,7 +122,7 @@ class Session {
       cell.durationSeconds = Math.round(performance.now() - started) / 1000;
     };
     judged();
-    while (!this.#signal.aborted && this.#needsAnother(cell)) {
+    while (!this.#signal.aborted && this.#failures.length === 0 && this.#needsAnother(cell)) {
       const number = cell.trials.length + 1;
       await this.#runTrial(cell, parts, number, judged);
     }
@@ -249,24 +250,27 @@ class Session {
 /** Part of a guest's memory that its filtered dump takes: 4 % was seen; a busy guest has more. */
 const DUMP_SHARE = 0.2;
 
-/** Bytes of dumps that a run may leave if every trial crashes. One more than is kept is on disk while it is analysed. */
+/** Bytes of dumps that a run may leave if every trial crashes. One more than is kept is on disk while it is analysed, for each job. */
 function dumpBytes(request: RunRequest, loaded: LoadedScenario[]): number {
   if (request.dump === 'none') return 0;
   const kept = { all: request.trials, first: 1, none: 0 }[request.keepDumps];
   // Twice: the crash kernel's flattened stream, and the dump made of it.
   const one = (entry: LoadedScenario): number => entry.scenario.vm.memoryMiB * 2 ** 20 * DUMP_SHARE;
   const most = Math.max(0, ...loaded.map(one));
-  return loaded.reduce((sum, entry) => sum + kept * one(entry), 0) + 2 * most;
+  return loaded.reduce((sum, entry) => sum + kept * one(entry), 0) + 2 * most * (request.jobs ?? 1);
 }
 
 /** Guests that run at a time must fit into this host's free memory, or the kernel would end some of them. */
 function checkMemory({ jobs = 1 }: RunRequest, loaded: LoadedScenario[]): void {
   const mib = ({ scenario }: LoadedScenario): number =>
     scenario.vm.memoryMiB * (scenario.target === 'peer' ? 2 : 1);
-  const [needed, free] = [jobs * Math.max(0, ...loaded.map(mib)), Math.floor(freemem() / 2 ** 20)];
+  const guests = Math.min(jobs, loaded.length);
+  const needed = guests * Math.max(0, ...loaded.map(mib));
+  // Within the limits of a container, too.
+  const free = Math.floor(process.availableMemory() / 2 ** 20);
   if (jobs > 1 && needed > free)
     throw new UsageError(
       'bad-usage',
-      `--jobs ${jobs}: so many guests need ${needed} MiB, and ${free} MiB are free on this host`,
+      `--jobs ${jobs}: ${guests} guests need ${needed} MiB, and ${free} MiB are free on this host`,
     );
 }

@@ -1,10 +1,10 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { cpus, hostname, release, totalmem } from 'node:os';
-import { join, resolve } from 'node:path';
+import { join, relative, resolve } from 'node:path';
 import { execa } from 'execa';
 import { firstLine, InterruptedError, LoopanicError, UsageError } from '../base/errors.js';
 import { contentKey } from '../base/files.js';
-import { imagesDir, packageRoot } from '../base/paths.js';
+import { imagesDir, isFile, packageRoot } from '../base/paths.js';
 import type { Progress } from '../base/progress.js';
 import { needProgram } from '../host/tools.js';
 import { ensureCaptureArchive } from '../image/capture.js';
@@ -143,7 +143,8 @@ function checkControls({ cells, confidence, matrix, trials }: RunRequest, loaded
   const where = matrix ? `${matrix.file}: controls: ` : '';
   for (const [index, cell] of cells.entries()) {
     if (cell.control === undefined) {
-      if (confidence !== undefined && !cell.isControl)
+      // A panic proves itself.
+      if (confidence !== undefined && !cell.isControl && cell.expected?.verdict !== 'panics')
         throw new UsageError(
           'no-control',
           `${where}${named(cell)} has no positive control, and without its panic rate --confidence ${confidence} means nothing`,
@@ -169,8 +170,13 @@ function checkControls({ cells, confidence, matrix, trials }: RunRequest, loaded
 /** Content of what runs in a guest beside the image: loopanic's own scripts, the image's, and the workload. */
 async function scriptsKey({ loaded, image }: CellSlot): Promise<string> {
   const content: (string | Buffer)[] = [await readFile(image.guestScript)];
-  for (const dir of [join(imagesDir, 'guest'), loaded.workloadDir])
-    for (const name of (await readdir(dir)).sort()) content.push(name, await readFile(join(dir, name)));
+  for (const dir of [join(imagesDir, 'guest'), loaded.workloadDir]) {
+    const entries = await readdir(dir, { recursive: true, withFileTypes: true });
+    const files = entries
+      .filter((entry) => !entry.isDirectory())
+      .map((entry) => join(entry.parentPath, entry.name));
+    for (const file of files.sort()) content.push(relative(dir, file), await readFile(file));
+  }
   return contentKey(...content);
 }
 
@@ -263,7 +269,7 @@ async function newCell(
 
 /** `run` with all that decides what the guest is. Files are named by their full path. */
 function repeatArguments(cell: MatrixCell, request: RunRequest, image: string): string[] {
-  const file = (id: string): string => (/\/|\.(ko|patch|diff|yaml)$/.test(id) ? resolve(id) : id);
+  const file = (id: string): string => (isFile(id) ? resolve(id) : id);
   return [
     ...['run', file(cell.scenario), '--kernel', cell.kernel, '--module', file(cell.module)],
     ...(image === DEFAULT_IMAGE ? [] : ['--image', image]),

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { InfraError } from '../base/errors.js';
 import { CrashReader } from '../outcome/crash-report.js';
+import type { TrialEnd } from '../outcome/decide.js';
 import { GuestMarkers, LineSplitter } from '../outcome/guest-markers.js';
 import { followFile } from '../vm/follow-file.js';
 import type { VmSpec } from '../vm/qemu-args.js';
@@ -16,8 +17,8 @@ import { CRASH_QUIET_SECONDS, Watchdog } from './watchdog.js';
 export interface Peer extends AsyncDisposable {
   /** How the other guest reaches it. */
   link: NonNullable<VmSpec['link']>;
-  /** Settles, with the reason, if it ends or crashes before it is told to. */
-  ended: Promise<string>;
+  /** Settles if it ends, hangs or crashes before it is told to. What a crash was its console tells. */
+  ended: Promise<TrialEnd>;
 }
 
 /**
@@ -44,7 +45,9 @@ export async function startPeer(
 
 /** The target guest's console, in the trial's folder. */
 export const TARGET_LOG = 'target-serial.log';
-const CRASHED = 'the target guest crashed (target-serial.log)';
+const NAME = 'the target guest';
+/** Its console tells what crashed; the guest whose memory would be dumped is the other one, so this is no `crashed`. */
+const CRASHED: TrialEnd = { why: 'exited', words: 'it crashed', code: null, of: NAME };
 
 async function boot(
   plan: TrialPlan,
@@ -88,8 +91,8 @@ async function boot(
       signal,
     ),
   );
-  let end: (why: string) => void = () => {};
-  const ended = new Promise<string>((resolve) => {
+  let end: (how: TrialEnd) => void = () => {};
+  const ended = new Promise<TrialEnd>((resolve) => {
     end = resolve;
   });
   let serve: () => void = () => {};
@@ -98,8 +101,8 @@ async function boot(
   });
   const markers = new GuestMarkers(plan.token);
   const crashes = new CrashReader();
-  const watchdog = new Watchdog(plan.scenario.limits, ({ why }) =>
-    end(why === 'crashed' ? CRASHED : `the target guest: ${why}`),
+  const watchdog = new Watchdog(plan.scenario.limits, (how) =>
+    end(how.why === 'silent' || how.why === 'stalled' ? { ...how, of: NAME } : CRASHED),
   );
   // Once it serves it has nothing more to tell but that it is alive.
   watchdog.start();
@@ -111,7 +114,8 @@ async function boot(
       if (crashes.crashComplete) end(CRASHED);
     }
     if (markers.push(line) || markers.phase === 'boot') watchdog.progress();
-    if (markers.failure !== undefined) end(`a step failed in the target guest: ${markers.failure}`);
+    if (markers.failure !== undefined)
+      end({ why: 'not-started', message: `a step failed in ${NAME}: ${markers.failure}` });
     if (line.text.endsWith(`loopanic:${plan.token}: serving`)) {
       watchdog.attended = true;
       serve();
@@ -124,11 +128,30 @@ async function boot(
     }),
   );
   stack.use(await followFile(logs.guest, () => watchdog.sign('guest')));
-  vm.exited.then(({ words }) => end(`the target guest ended: ${words}`));
-  const stop = (): void => end('interrupted');
+  vm.exited.then(({ words, code }) => end({ why: 'exited', words, code, of: NAME }));
+  const stop = (): void => end({ why: 'interrupted' });
   signal.addEventListener('abort', stop, { once: true });
   stack.defer(() => signal.removeEventListener('abort', stop));
-  const why = await Promise.race([serving.then(() => null), ended]);
-  if (why !== null) throw new InfraError('no-target', why);
-  return { link: { socket, end: 'joins' }, ended, [Symbol.asyncDispose]: dispose };
+  const early = await Promise.race([serving.then(() => null), ended]);
+  if (early !== null) throw new InfraError('no-target', tell(early));
+  return {
+    link: { socket, end: 'joins' },
+    ended,
+    [Symbol.asyncDispose]: dispose,
+  };
+}
+
+/** Why it never served. */
+function tell(end: TrialEnd): string {
+  switch (end.why) {
+    case 'exited':
+      return `${NAME} ended: ${end.words}`;
+    case 'not-started':
+      return end.message;
+    case 'silent':
+    case 'stalled':
+      return `${NAME}: ${end.why === 'silent' ? 'no output' : 'no progress'} for ${end.seconds} s`;
+    default:
+      return `${NAME} ${end.why}`;
+  }
 }

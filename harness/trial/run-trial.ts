@@ -68,7 +68,8 @@ export async function runTrial(
     // The guest with the target is part of the trial: what it says counts as much.
     const [log, file] =
       own.outcome === 'no-crash' && target.outcome !== 'no-crash' ? [target, TARGET_LOG] : [own, LOG];
-    const elsewhere = target.warnings.filter(({ line }) => line > firstMarker(targetLog, plan.token));
+    const booted = firstMarker(targetLog, plan.token);
+    const elsewhere = target.warnings.filter(({ line }) => line > booted);
     const guest = facts.facts(plan.profile.hardenedUsercopyBuilt);
     const decision = decideOutcome(log, markers, guest, plan.expected, end, elsewhere);
     const cite =
@@ -191,7 +192,7 @@ async function watch(
     await using initramfs = await openInitramfs(plan, keys, attendance.hold, peered ? 'initiator' : 'both');
     callbacks.onStatus?.(peered ? 'the target guest boots' : 'boot');
     await using peer = peered ? await startPeer(plan, dir, keys, signal) : null;
-    peer?.ended.then((words) => finish({ why: 'exited', words }));
+    peer?.ended.then(finish);
     start();
     enter();
     const logs = {

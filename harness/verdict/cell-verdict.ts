@@ -76,7 +76,10 @@ export function judgeCell(trials: readonly JudgedTrial[], goal: CellGoal): CellJ
       `${panicked} of ${counted} trials panicked with the sought signature${odd > 0 ? `; ${odd} more ended in another way` : ''}`,
     );
   if (goal.control && goal.control.panicked === 0)
-    return judge('void', 'its positive control did not panic, so nothing follows');
+    return judge(
+      'void',
+      `its positive control ${goal.control.counted > 0 ? 'did not panic' : 'told nothing'}, so nothing follows`,
+    );
   if (goal.control && goal.sequential && goal.trials > MAX_BOOTS)
     return judge(
       'inconclusive',
@@ -116,7 +119,7 @@ export function percent(chance: number): string {
 }
 
 /** It crashed as sought by its log, but the dump shows another cause: it counts neither for nor against. */
-function isRefuted({ outcome, analysis }: JudgedTrial): boolean {
+export function isRefuted({ outcome, analysis }: JudgedTrial): boolean {
   return outcome === 'reproduced' && analysis?.sought === 'no';
 }
 

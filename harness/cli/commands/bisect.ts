@@ -106,11 +106,12 @@ async function kernelsBetween({ good, bad, kernels }: BisectArgs): Promise<strin
 async function byVersion(ends: string[]): Promise<string[]> {
   const known = await catalogue();
   const ids = [...new Set([...Object.keys(known), ...(await presentIds())])];
-  const listed = await Promise.all(
-    ids
-      .filter((id) => known[id]?.origin !== 'built' || ends.includes(id))
-      .map(async (id) => ({ id, release: (await presentKernel(id))?.release ?? releaseOf(id, known) })),
-  );
+  const listed: { id: string; release: string }[] = [];
+  for (const id of ids) {
+    const kernel = await presentKernel(id);
+    const own = known[id]?.origin === 'built' || kernel?.built !== undefined;
+    if (!own || ends.includes(id)) listed.push({ id, release: kernel?.release ?? releaseOf(id, known) });
+  }
   return listed
     .sort((a, b) => compareReleases(a.release, b.release) || a.id.localeCompare(b.id))
     .map(({ id }) => id);

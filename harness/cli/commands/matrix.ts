@@ -1,5 +1,5 @@
 import { join, resolve } from 'node:path';
-import { EXIT } from '../../base/errors.js';
+import { EXIT, firstLine } from '../../base/errors.js';
 import { writeFileAtomic } from '../../base/files.js';
 import { catalogue } from '../../kernel/catalogue.js';
 import { presentIds } from '../../kernel/store.js';
@@ -98,10 +98,13 @@ export async function matrix(args: MatrixArgs, { signal }: Context): Promise<num
   }
   const progress = progressFor(false, jobs > 1);
   const result = await executeRun(request, signal, progress);
-  const page = join(result.folder, 'report.html');
-  await writeFileAtomic(page, await makeReport(result.document, 'html', result.folder, result.folder));
   printRun(args.json, result);
-  progress.line(`report: ${page}`);
+  const page = join(result.folder, 'report.html');
+  await makeReport(result.document, 'html', result.folder, result.folder)
+    .then((text) => writeFileAtomic(page, text))
+    .then(() => progress.line(`report: ${page}`))
+    // What it tells is in run.json: the result stands without it.
+    .catch((error: unknown) => progress.line(`no report.html: ${firstLine(error)}`));
   if (args.keepRuns !== undefined && !signal.aborted)
     for (const run of await pruneRuns(results, args.keepRuns, { matrix: name, current: result.document.run }))
       progress.line(`removed the old run ${run} (--keep-runs ${args.keepRuns})`);

@@ -44,9 +44,9 @@ Description=loopanic nightly matrix
 
 [Service]
 Type=oneshot
-User=${userInfo().username}
+User=${userName()}
 WorkingDirectory=${packageRoot.replaceAll('%', '%%')}
-${environment.map((line) => `Environment=${systemdWord(line)}\n`).join('')}ExecStart=${command.map(systemdWord).join(' ')}
+${environment.map((line) => `Environment=${systemdWord(line, false)}\n`).join('')}ExecStart=${command.map((word) => systemdWord(word)).join(' ')}
 # 1: a cell contradicts its expectation; 3: a cell has no verdict. Both make the unit fail, as they should. The run's folder has report.html.
 Nice=10
 `;
@@ -78,9 +78,19 @@ function shellWord(word: string): string {
   return /^[\w./@%+=:,-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
 
-/** A word of a unit's command or environment: specifiers and variables are not expanded. */
-function systemdWord(word: string): string {
-  const plain = word.replaceAll('%', '%%').replaceAll('$', '$$$$');
+/** A user without an entry in passwd has a number only. */
+function userName(): string {
+  try {
+    return userInfo().username;
+  } catch {
+    return String(process.getuid?.());
+  }
+}
+
+/** A word of a unit's command, or of its environment, where systemd expands no variables (systemd.exec): nothing in it is expanded. */
+function systemdWord(word: string, isCommand = true): string {
+  const specifiers = word.replaceAll('%', '%%');
+  const plain = isCommand ? specifiers.replaceAll('$', '$$$$') : specifiers;
   return /^[\w./@%+=:,$-]+$/.test(plain) ? plain : `"${plain.replace(/["\\]/g, '\\$&')}"`;
 }
 

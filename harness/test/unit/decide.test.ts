@@ -257,6 +257,17 @@ test('a guest that resets itself has crashed, without a report; before its first
   const reset = { why: 'exited', words: '', code: 0 } as const;
   t.like(decide(survivor.slice(0, 4), reset), { outcome: 'other-crash', corrupted: true });
   t.is(decide(survivor.slice(0, 1), reset).outcome, 'no-boot');
+  const ended = decide(survivor.slice(0, 4), { ...reset, words: 'qemu: terminating on signal 15' });
+  t.is(ended.outcome, 'infra-error');
+});
+
+test('the guest with the target is part of the trial: its hang and its reset are no infra-errors', (t) => {
+  const of = 'the target guest';
+  t.like(decide(survivor.slice(0, 4), { why: 'silent', seconds: 60, of }), {
+    outcome: 'hung',
+    reason: 'no output of the target guest for 60 s in phase workload',
+  });
+  t.is(decide(survivor.slice(0, 4), { why: 'exited', words: '', code: 0, of }).outcome, 'other-crash');
 });
 
 test('what the guest with the target complained about counts', (t) => {

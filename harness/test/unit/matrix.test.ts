@@ -197,7 +197,48 @@ test('confidence needs a control with the same workload, and one that can be rea
 });
 
 test('--jobs: more guests than this host has room for are refused', async (t) => {
-  const { code, stderr } = await loopanic(['matrix', 'scenarios/repro.matrix.yaml', '--jobs', '99999']);
+  const big = await tempFile(
+    t,
+    'big.yaml',
+    'summary: big\nvm: {memoryMiB: 1048576}\nworkload: {name: ag-sweep, cycles: 1}\n',
+  );
+  const file = await tempFile(
+    t,
+    'x.matrix.yaml',
+    `kernels: [debian-6.1]\nmodules: [stock, unpatched]\nscenarios: [${big}]\n`,
+  );
+  const { code, stderr } = await loopanic(['matrix', file, '--jobs', '8', '--dump', 'none']);
   t.is(code, 2);
-  t.regex(stderr, /--jobs 99999: so many guests need 102398976 MiB, and \d+ MiB are free/);
+  t.regex(stderr, /--jobs 8: 2 guests need 2097152 MiB, and \d+ MiB are free/);
+});
+
+test('a control is one whatever --kernel leaves, and a file for all kernels may speak of those of another host', async (t) => {
+  const text = `kernels: all
+exclude: [{kernel: somebody-elses}]
+include:
+  - {module: a, scenario: s}
+  - {module: u, scenario: s, expect: panics, why: so}
+  - {kernel: another-hosts, module: a, scenario: s}
+controls:
+  - {of: {kernel: k1}, kernel: k2, module: u, scenario: s}
+  - {module: u, scenario: t}
+`;
+  const file = await tempFile(t, 'x.matrix.yaml', text);
+  const { cells, skipped } = await loadMatrix(file, { ...choice, kernels: ['k2', 'k2'] });
+  t.deepEqual(
+    cells.map(({ kernel, module, scenario, isControl, control }) => [
+      `${kernel}+${module}+${scenario}`,
+      isControl,
+      control,
+    ]),
+    [
+      ['k2+a+s', undefined, 2],
+      ['k2+u+s', true, undefined],
+      ['k2+u+t', true, undefined],
+    ],
+  );
+  t.true(skipped.some(({ kernel }) => kernel === 'another-hosts'));
+  // One that this run does not have comes with its expectation.
+  const one = await loadMatrix(file, { ...choice, kernels: ['k1'], only: ['k1+a+s'] });
+  t.like(one.cells[1], { kernel: 'k2', module: 'u', expected: { verdict: 'panics' }, isControl: true });
 });

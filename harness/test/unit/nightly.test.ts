@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
 import { parse } from 'yaml';
-import { pidSpace } from '../../base/files.js';
+import { processSpace } from '../../base/files.js';
 import { lockRun } from '../../results/lock.js';
 import { pruneRuns } from '../../results/retention.js';
 import { bisectKernels, compareReleases } from '../../session/bisect.js';
@@ -57,9 +57,13 @@ test('a run belongs to one process: refused while it lives, taken over when it i
   await (await lockRun(dir))[Symbol.asyncDispose]();
   const child = execa('true');
   await child;
-  await writeFile(join(dir, '.lock'), `${pidSpace()} ${child.pid}\n`);
-  await (await lockRun(dir))[Symbol.asyncDispose]();
-  await writeFile(join(dir, '.lock'), 'elsewhere 1\n');
+  const left = (owner: object) =>
+    writeFile(join(dir, '.lock'), JSON.stringify({ ...processSpace(), pid: process.pid, ...owner }));
+  for (const gone of [{ pid: child.pid }, { boot: 'the last one' }]) {
+    await left(gone);
+    await (await lockRun(dir))[Symbol.asyncDispose]();
+  }
+  await left({ host: 'elsewhere', pid: child.pid });
   await t.throwsAsync(lockRun(dir), { message: /remove .*\.lock/ });
   t.deepEqual(await readdir(dir), ['.lock']);
 });
