@@ -19,8 +19,8 @@ export interface RunResult {
 }
 
 /**
- * Prepares and runs all trials of all cells, positive controls first, as many cells at a time as `jobs` says and the trials of a cell one after the other. Names are checked and every part is built before the first VM
- * boots; run.json is saved after every trial. Throws UsageError for bad input and InfraError if a part cannot be had.
+ * Prepares and runs all trials of all cells: positive controls first, as many cells at a time as `jobs` says, the trials of a cell one after the other. Names
+ * are checked and every part is built before the first VM boots; run.json is saved after every trial. Throws UsageError for bad input and InfraError if a part cannot be had.
  */
 export async function executeRun(
   request: RunRequest,
