@@ -64,7 +64,7 @@ for (const [title, from, to, line] of [
   ],
   [
     'wrong type',
-    /cycles: 10/,
+    /cycles: 6/,
     'cycles: ten',
     /s\.yaml:\d+: workload\.cycles: Invalid input: expected (number|int)/,
   ],

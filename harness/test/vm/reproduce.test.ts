@@ -85,7 +85,7 @@ test.serial('the right module: clean, against proof of work', async (t) => {
   t.deepEqual(cell?.warnings, []);
   const trial = cell?.trials[0];
   t.like(trial, { outcome: 'survived', signature: null, phase: 'done' });
-  t.is(trial?.workload?.cycles, 10);
+  t.is(trial?.workload?.cycles, 6);
   t.true((trial?.workload?.mergedTwoSectorWrites ?? 0) >= 640);
   t.true((trial?.workload?.bytesWritten ?? 0) > 1e6);
 });
