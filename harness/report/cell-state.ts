@@ -28,7 +28,7 @@ export function standing(cell: RunCell): CellStanding {
 /** A sign that needs no colour. */
 export const VERDICT_SIGN = { panics: '✖', clean: '✔', inconclusive: '?', void: '∅' } as const;
 
-export const CONTRADICTED_SIGN = '‼';
+const CONTRADICTED_SIGN = '‼';
 
 export function signOf(cell: Pick<RunCell, 'verdict' | 'expected'>): string {
   if (contradicts(cell)) return CONTRADICTED_SIGN;

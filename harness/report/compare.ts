@@ -2,7 +2,7 @@ import type { RunCell, RunDocument } from '../results/run-schema.js';
 import { cellName, missText, rateText, standing } from './cell-state.js';
 
 /** What became of a cell between two runs; where more than one holds, the first. */
-export const CHANGES = [
+const CHANGES = [
   'verdict',
   'expectation',
   'only-before',

@@ -117,11 +117,12 @@ function chosenKernels(
   return [...new Set(kernels)];
 }
 
-/** `kernel+module+scenario`; of files their names only. */
+/** `kernel+module+scenario`, which tells cells apart. */
 function nameOf({ kernel, module, scenario }: MatrixCell): string {
   return `${kernel}+${module}+${scenario}`;
 }
 
+/** The same for people and globs: of files their names only. */
 function labelOf({ kernel, module, scenario }: MatrixCell): string {
   return `${kernel}+${basename(module)}+${basename(scenario, '.yaml')}`;
 }
