@@ -14,6 +14,7 @@ import {
 } from '../base/errors.js';
 import { scenariosDir } from '../base/paths.js';
 import { REPORT_FORMATS } from '../report/report.js';
+import { CONTROL_BOOTS, DEFAULT_CONFIDENCE } from '../verdict/cell-verdict.js';
 import { analyze } from './commands/analyze.js';
 import { bisect } from './commands/bisect.js';
 import { classify } from './commands/classify.js';
@@ -109,6 +110,11 @@ const retries = {
   describe: 'trials of a cell that may fail around the guest (infra-error, no-boot) and are tried again',
 } as const;
 const trials = { type: 'number', default: 1, describe: 'boots of each cell' } as const;
+const expectationOk = {
+  type: 'boolean',
+  default: true,
+  describe: 'a panic needs an expectation, or it is a failure; --no-expectation-ok: it needs none',
+} as const;
 
 const parser = globalOptions(yargs(argv))
   .scriptName('loopanic')
@@ -195,11 +201,11 @@ const parser = globalOptions(yargs(argv))
         .option('scenario', { type: 'string', default: 'xfs-loopback', describe: 'name or YAML file' })
         .option('confidence', {
           type: 'number',
-          default: 0.99,
-          describe: 'probability with which a module as bad as the control is to be caught',
+          default: DEFAULT_CONFIDENCE,
+          describe: 'at most 1 - N of such validations call a module clean that is as bad as the control',
         })
         .option('image', anyImage)
-        .option('trials', { ...trials, default: 5, describe: 'boots of the positive control' })
+        .option('trials', { ...trials, default: CONTROL_BOOTS, describe: 'boots of the positive control' })
         .option('retries', retries)
         .option('dump', dump)
         .option('keep-dumps', { ...keepDumps, default: 'first' as const })
@@ -224,14 +230,18 @@ const parser = globalOptions(yargs(argv))
         .option('confidence', {
           type: 'number',
           describe:
-            'boots of cells with a control: until a module as bad as the control would have been caught with this probability',
+            'of every clean: at most 1 - N of such runs call a module clean that is as bad as its control; default 0.99, or boots by number if only --trials is given',
         })
+        .option('expectation-ok', expectationOk)
         .option('keep-runs', {
           type: 'number',
           describe: 'afterwards, remove all but so many finished runs of this matrix',
         })
         .option('image', anyImage)
-        .option('trials', { ...trials, describe: 'boots of each cell; with --confidence of each control' })
+        .option('trials', {
+          type: 'number',
+          describe: `boots of each control (default ${CONTROL_BOOTS}); without --confidence, of each cell`,
+        })
         .option('jobs', { type: 'number', default: 1, describe: 'cells that are run at a time' })
         .option('retries', retries)
         .option('seed', { type: 'number', describe: "repeats the trials' random choices" })
@@ -259,7 +269,16 @@ const parser = globalOptions(yargs(argv))
         })
         .option('scenario', { type: 'string', default: 'xfs-loopback', describe: 'name or YAML file' })
         .option('image', anyImage)
-        .option('trials', { ...trials, default: 3, describe: 'boots of each kernel' })
+        .option('confidence', {
+          type: 'number',
+          default: 0.95,
+          describe: 'of the whole search; it is shared out among its steps',
+        })
+        .option('trials', {
+          ...trials,
+          default: CONTROL_BOOTS,
+          describe: "boots of a kernel's positive control",
+        })
         .option('retries', retries)
         .option('dump', dump),
     doesOwnCleanup(bisect),
@@ -284,8 +303,12 @@ const parser = globalOptions(yargs(argv))
           default: '02:30',
           describe: 'HH:MM, local time (github: UTC; gitlab: its schedule has the time)',
         })
-        .option('confidence', { type: 'number', default: 0.99, describe: 'as matrix --confidence' })
-        .option('trials', { ...trials, default: 5, describe: 'boots of each positive control' })
+        .option('confidence', {
+          type: 'number',
+          default: DEFAULT_CONFIDENCE,
+          describe: 'as matrix --confidence',
+        })
+        .option('trials', { ...trials, default: CONTROL_BOOTS, describe: 'boots of each positive control' })
         .option('keep-runs', {
           type: 'number',
           default: 30,
@@ -303,7 +326,8 @@ const parser = globalOptions(yargs(argv))
         .option('output', {
           type: 'string',
           describe: "file; default: report.html in the run's folder, all else stdout",
-        }),
+        })
+        .option('expectation-ok', expectationOk),
     does(report),
   )
   .command(

@@ -1,6 +1,6 @@
 import { EXIT } from '../base/errors.js';
 import type { TrialOutcome } from '../outcome/outcome-schema.js';
-import { contradicts, repeatCommand, standing, tellingTrial } from '../report/cell-state.js';
+import { repeatCommand, standing, tellingTrial } from '../report/cell-state.js';
 import type { RunCell, RunDocument } from '../results/run-schema.js';
 import type { RunResult } from '../session/execute.js';
 import { printResult } from './context.js';
@@ -8,23 +8,25 @@ import { printResult } from './context.js';
 /** What a run ends with on stdout. */
 export function printRun(json: boolean, { document, folder }: RunResult): void {
   printResult(json, document, () => [
-    ...document.cells.flatMap(cellLines),
+    ...document.cells.flatMap((cell) => cellLines(cell, document)),
     ...document.skipped.map(({ kernel, why }) => `skipped: ${kernel}: ${why}`),
     `results: ${folder}`,
   ]);
 }
 
 /** What people are told of a cell. */
-export function cellLines(cell: RunCell): string[] {
+export function cellLines(cell: RunCell, run: RunDocument): string[] {
   const name = `${cell.kernel} ${cell.module} ${cell.scenario}`;
   const lines = cell.trials.map((trial) => `${name}: ${trialLine(trial)}`);
   const expectation =
-    cell.expected && contradicts(cell)
-      ? `; expected ${cell.expected.verdict} (${cell.expected.why}): CONTRADICTED`
-      : '';
+    standing(cell, run) !== 'contradicted'
+      ? ''
+      : cell.expected
+        ? `; expected ${cell.expected.verdict} (${cell.expected.why}): CONTRADICTED`
+        : '; nothing was expected of it (see --no-expectation-ok): NOT EXPECTED';
   if (cell.trials.length !== 1 || expectation || (cell.verdict !== 'panics' && cell.verdict !== 'clean'))
     lines.push(`${name}: verdict ${cell.verdict ?? 'none'}: ${cell.reason}${expectation}`);
-  if (standing(cell) !== 'ok' && cell.trials.length > 0)
+  if (standing(cell, run) !== 'ok' && cell.trials.length > 0)
     lines.push(`  repeat: ${repeatCommand(cell, tellingTrial(cell))}`);
   for (const { analysis, dump } of cell.trials) {
     if (dump)
@@ -50,7 +52,7 @@ function trialLine(trial: TrialOutcome): string {
 /** Exit code of a run: DESIGN.md's table. Without expectations, 0 means that every cell reached a verdict. */
 export function exitCodeOf(document: RunDocument): number {
   if (document.interrupted) return EXIT.interrupted;
-  if (document.cells.some(contradicts)) return EXIT.unexpected;
+  if (document.cells.some((cell) => standing(cell, document) === 'contradicted')) return EXIT.unexpected;
   const decided = document.cells.every(({ verdict }) => verdict === 'panics' || verdict === 'clean');
   return decided ? EXIT.ok : EXIT.noVerdict;
 }

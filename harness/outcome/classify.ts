@@ -1,3 +1,4 @@
+import { complaintIn } from './complaints.js';
 import { CrashReader, type CrashReport } from './crash-report.js';
 import { type LogLine, parseLines } from './log-line.js';
 import { type Signature, signatureOf, whyNotSought } from './signature.js';
@@ -27,35 +28,41 @@ export interface LogVerdict {
 }
 
 const BANNER = /Linux version (\d+\.\d+\S*)/;
-// XFS logs the shutdown that the trigger itself asks for as a metadata I/O error at xfs_fs_goingdown: not a finding.
-const IO_ERROR =
-  /(I\/O error, dev |Buffer I\/O error|lost page write|detected conn error|metadata I\/O error|Corruption (?:of in-memory data|detected)|Internal error|blk_update_request: .*error)/i;
-const INTENDED_SHUTDOWN = /xfs_fs_goingdown|xfs_do_force_shutdown\(0x2\)/;
-// What the workload says around it. A log or AIL write that is under way then fails with EIO (-5), which 3.10 reports; never with corruption (117).
-const SHUTDOWN_BEGINS = /loopanic:[0-9a-f]+: shutdown$/;
-const SHUTDOWN_ENDS = /loopanic:[0-9a-f]+: unmounted$/;
-const EIO = /XFS \(\w+\): .*error -?5\b/;
+// A shutdown that was asked for (XFS_IOC_GOINGDOWN, xfs_fs_goingdown() in fs/xfs/xfs_fsops.c) is logged as an error, and what is under way then fails with EIO (-5), never with
+// another error or as corruption. It ends with the unmount. The workload says "shutdown" before it and "unmounted" after it.
+const SHUTDOWN_BEGINS =
+  /loopanic:[0-9a-f]+:\d*:? shutdown$|XFS \(\w+\): User initiated shutdown|xfs_fs_goingdown|xfs_do_force_shutdown\(0x2\)/;
+const SHUTDOWN_ENDS = /loopanic:[0-9a-f]+:\d*:? unmounted$|XFS \(\w+\): Unmounting Filesystem/;
+const WANTED =
+  /XFS \(\w+\): (?:User initiated shutdown|.{0,60}xfs_fs_goingdown|xfs_do_force_shutdown\(0x[12]\)|Please u(?:n)?mount the filesystem and rectify)|XFS \(\w+\): .{0,120}error -?5\b/i;
 
 /** Reads a kernel log (serial console, dmesg, vmcore-dmesg) and says what it shows. `receiver` is the sought Comm. */
 export function classifyLog(log: string, receiver = 'tgtd'): LogVerdict {
-  const lines = parseLines(log);
+  return classifyLines(parseLines(log), receiver);
+}
+
+/** The same for lines that were taken apart already. */
+export function classifyLines(lines: readonly LogLine[], receiver = 'tgtd'): LogVerdict {
   const reader = new CrashReader();
-  const warnings: LogEvidence[] = [];
+  const warnings = new Map<number, LogEvidence>();
   let kernel: string | null = null;
   let shutDown = false;
   for (const line of lines) {
     reader.push(line);
     kernel ??= BANNER.exec(line.text)?.[1] ?? null;
     if (SHUTDOWN_BEGINS.test(line.text)) shutDown = true;
-    else if (SHUTDOWN_ENDS.test(line.text)) shutDown = false;
-    const intended = INTENDED_SHUTDOWN.test(line.text) || (shutDown && EIO.test(line.text));
-    if (IO_ERROR.test(line.text) && !intended) warnings.push({ line: line.number, text: line.text.trim() });
+    const wanted = shutDown && WANTED.test(line.text);
+    if (SHUTDOWN_ENDS.test(line.text)) shutDown = false;
+    if (!wanted && complaintIn(line.text))
+      warnings.set(line.number, { line: line.number, text: line.text.trim() });
   }
   for (const report of reader.reports)
-    if (report.kind === 'warning') warnings.push({ line: report.line, text: report.title });
+    if (report.kind === 'warning') warnings.set(report.line, { line: report.line, text: report.title });
   const { crash } = reader;
   // What comes after a crash, a crash kernel's boot included, is its consequence.
-  const found = warnings.filter((entry) => !crash || entry.line < crash.line).sort((a, b) => a.line - b.line);
+  const found = [...warnings.values()]
+    .filter((entry) => !crash || entry.line < crash.line)
+    .sort((a, b) => a.line - b.line);
   if (!crash)
     return {
       outcome: 'no-crash',
@@ -111,7 +118,7 @@ function damageOf(crash: CrashReport, signature: Signature | null): string | nul
   return null;
 }
 
-function evidenceOf(crash: CrashReport, lines: LogLine[]): LogEvidence[] {
+function evidenceOf(crash: CrashReport, lines: readonly LogLine[]): LogEvidence[] {
   const wanted = new Set([crash.line, crash.lastLine]);
   for (const line of lines)
     if (
@@ -122,5 +129,8 @@ function evidenceOf(crash: CrashReport, lines: LogLine[]): LogEvidence[] {
       wanted.add(line.number);
   return [...wanted]
     .sort((a, b) => a - b)
-    .map((number) => ({ line: number, text: lines[number - 1]?.text.trim() ?? '' }));
+    .map((number) => ({
+      line: number,
+      text: lines.find((line) => line.number === number)?.text.trim() ?? '',
+    }));
 }

@@ -52,9 +52,6 @@ const WARNING_NEW = /^WARNING: .+ at \S+, CPU#\d+/;
 const OOPS =
   /^(BUG: unable to handle|BUG: kernel NULL pointer|BUG: Bad page|general protection fault|double fault|divide error|stack segment|Oops[ :]|PANIC: double fault|traps: PANIC|Unable to handle kernel)/;
 const PANIC = /^Kernel panic - not syncing: (.*)/;
-// Reports that do not stop the kernel and often have no end: noted, never open.
-const FINDING =
-  /(soft lockup - CPU#|hard LOCKUP|NMI watchdog: BUG|rcu.*detected stall|^BUG: (?!unable to handle|kernel NULL pointer|Bad page)|^INFO: task .* blocked for more than)/;
 const HEADER =
   /^(?:WARNING: )?CPU: (\d+) (?:UID: \d+ )?PID: (\d+) Comm: (.{1,15}?) (?:Kdump: loaded )?(Not tainted|Tainted: \S(?:.*?\S)?) +(\d+\.\d+\S*) #/;
 const TRACE_ENTRY =
@@ -158,7 +155,6 @@ export class CrashReader {
     if (WARNING.test(text) || WARNING_NEW.test(text)) this.#begin('warning', line);
     else if (OOPS.test(text) && !this.#crashOpen()) this.#begin('oops', line);
     else if (PANIC.test(text) && !this.#crashOpen() && !this.crash) this.#begin('panic', line);
-    else if (FINDING.test(text)) this.reports.push(newReport('warning', line));
   }
 
   #crashOpen(): boolean {

@@ -1,6 +1,7 @@
 import type { LogEvidence, LogVerdict } from './classify.js';
 import type { GuestFacts } from './guest-facts.js';
-import type { GuestMarkers } from './guest-markers.js';
+import { GuestMarkers, type WorkDone } from './guest-markers.js';
+import type { KernelLog } from './kernel-log.js';
 import type { Outcome } from './outcome-schema.js';
 
 /** Why a trial was ended. */
@@ -15,7 +16,12 @@ export type TrialEnd =
   | { why: 'exited'; words: string; code?: number | null; of?: string }
   | { why: 'not-started'; message: string }
   | { why: 'left' }
-  | { why: 'interrupted' };
+  | { why: 'interrupted' }
+  /** loopanic itself was ended; what the guest had said by then is on disk. */
+  | { why: 'cut-off' }
+  /** QEMU drops what it cannot write. */
+  | { why: 'disk-full'; freeMiB: number }
+  | { why: 'flooded'; mib: number };
 
 export interface Decision {
   outcome: Outcome;
@@ -47,97 +53,179 @@ export interface Expected {
   immediateData: 'Yes' | 'No';
   /** Cycles after which the workload ends. */
   cycles: number;
-  /** Merged two-sector writes that a cycle must have issued on average, or the workload did not try what it should. */
+  /** Merged two-sector writes that each cycle must have completed, or the workload did not try what it should. */
   minMergedPerCycle: number;
+  /** The same for reads of AGFs and AGIs: only what is read anew takes new slab objects. */
+  minHeaderReadsPerCycle: number;
+}
+
+/** What a trial left, read from its files. */
+export interface Seen {
+  /** The console of the guest that crashed, if one did; else of the trial's own. */
+  log: LogVerdict;
+  /** The trial's own console. */
+  markers: GuestMarkers;
+  /** First place where that console lost something, if it is known to. */
+  damage: string | null;
+  /** Read back before the workload, and after it. */
+  guest: GuestFacts | null;
+  after: GuestFacts | null;
+  kernelLog: KernelLog;
+  /** What kernels complained about since the modules were loaded: on the consoles of all guests, and in the log that the guest read at its end. */
+  complaints: readonly LogEvidence[];
 }
 
 /**
- * The outcome of a trial. The serial console decides; how the trial ended only tells what its silence means. `survived` is given
- * last and only against proof: the workload said that it ended, it wrote, and the guest was what the scenario asked for. `log` is the console of the
- * guest that crashed, if one did; `elsewhere` are warnings on the console of a second guest.
+ * The outcome of a trial. What the kernel printed decides; how the trial ended only tells what its silence means. `survived` is given
+ * last and only against proof: the guest came through every phase and cycle and said so without a gap, its kernel's whole log arrived and complains about nothing, it wrote and read what it should, and it
+ * was what the scenario asked for, before and after. Whatever a kernel complained about is told as `warned` at least: it is never a failure around the guest that could be tried again.
  */
-export function decideOutcome(
-  log: LogVerdict,
-  markers: GuestMarkers,
-  guest: GuestFacts | null,
-  expected: Expected,
-  end: TrialEnd,
-  elsewhere: readonly LogEvidence[] = [],
-): Decision {
-  const decide = (outcome: Outcome, reason: string, corrupted = false): Decision => ({
-    outcome,
-    reason,
-    corrupted,
-  });
-  if (log.outcome !== 'no-crash') {
-    if (
-      markers.phase === 'boot' &&
-      /Unable to mount root|No working init|no init found|IO-APIC \+ timer/i.test(log.reason)
-    )
-      return decide('no-boot', log.reason);
-    if (log.outcome === 'reproduced') {
-      const wrong = guest ? guestMismatch(guest, expected, 'told') : 'nothing was read back from it';
-      if (wrong) return decide('infra-error', `it panicked, but the guest was not as asked: ${wrong}`);
-    }
-    return decide(log.outcome, log.reason, log.corrupted);
-  }
-  if (end.why === 'interrupted') return decide('infra-error', `interrupted in phase ${markers.phase}`);
-  if (end.why === 'not-started') return decide('infra-error', end.message);
-  // Warnings of the boot, before the module under test was loaded, are not this trial's.
-  const warning =
-    markers.firstLine > 0
-      ? (log.warnings.find((entry) => entry.line > markers.firstLine) ?? elsewhere[0])
+export function decideOutcome(seen: Seen, expected: Expected, end: TrialEnd): Decision {
+  const { log, markers, guest, after } = seen;
+  if (log.outcome !== 'no-crash') return crashed(seen, expected);
+  const recovered =
+    guest && after && guest.sessionPort !== after.sessionPort && guest.sessionPort !== null
+      ? `the session was dropped and recovered: its port was ${guest.sessionPort}, and is ${after.sessionPort ?? 'none'}`
       : undefined;
-  if (markers.failure !== undefined) {
-    const failed = `a step failed in the guest: ${markers.failure}`;
-    // A step that fails after the kernel complained is the kernel's doing.
-    return warning ? decide('warned', `${warning.text}; then ${failed}`) : decide('infra-error', failed);
+  const complaint = seen.complaints[0]?.text ?? recovered;
+  const failure = whyEnded(markers, end) ?? whyNotSurvived(seen, expected);
+  if (complaint !== undefined) {
+    if (failure === null) return decision('warned', complaint);
+    if (failure.outcome === 'infra-error' || failure.outcome === 'no-boot')
+      return decision('warned', `${complaint}; then ${failure.reason}`);
+    return { ...failure, reason: `${failure.reason}; before: ${complaint}` };
   }
+  const { work } = markers;
+  return (
+    failure ??
+    decision(
+      'survived',
+      `${work?.cycles} cycles, ${work?.mergedTwoSectorWrites} merged two-sector writes, no crash`,
+    )
+  );
+}
+
+function decision(outcome: Outcome, reason: string, corrupted = false): Decision {
+  return { outcome, reason, corrupted };
+}
+
+function crashed({ log, markers, guest }: Seen, expected: Expected): Decision {
+  if (
+    markers.phase === 'boot' &&
+    /Unable to mount root|No working init|no init found|IO-APIC \+ timer/i.test(log.reason)
+  )
+    return decision('no-boot', log.reason);
+  if (log.outcome === 'reproduced') {
+    const wrong = guest ? guestMismatch(guest, expected, 'told') : 'nothing was read back from it';
+    // A panic all the same: it counts neither for nor against the module, and is not forgotten.
+    if (wrong)
+      return decision('other-crash', `it panicked as sought, but the guest was not as asked: ${wrong}`, true);
+    return decision('reproduced', log.reason, log.corrupted);
+  }
+  return decision('other-crash', log.reason, log.corrupted);
+}
+
+/** What ended the trial before its workload did; null if the guest said that it has ended. */
+function whyEnded(markers: GuestMarkers, end: TrialEnd): Decision | null {
   const of = 'of' in end && end.of !== undefined ? `of ${end.of} ` : '';
+  const { phase } = markers;
+  switch (end.why) {
+    case 'interrupted':
+      return decision('infra-error', `interrupted in phase ${phase}`);
+    case 'cut-off':
+      return decision('infra-error', `cut off in phase ${phase}, when loopanic was ended`);
+    case 'not-started':
+      return decision('infra-error', end.message);
+    case 'disk-full':
+      return decision(
+        'infra-error',
+        `the results' file system is full (${end.freeMiB} MiB free) in phase ${phase}: what the guest said may be lost`,
+      );
+    case 'flooded':
+      return decision('infra-error', `the guest sent more than ${end.mib} MiB in phase ${phase}`);
+  }
+  if (markers.failure !== undefined)
+    return decision('infra-error', `a step failed in the guest: ${markers.failure}`);
   switch (end.why) {
     case 'silent':
     case 'stalled': {
       const what = end.why === 'silent' ? 'no output' : 'no progress';
-      const outcome = markers.phase === 'boot' ? 'no-boot' : 'hung';
-      return decide(outcome, `${what} ${of}for ${end.seconds} s in phase ${markers.phase}`);
+      return decision(
+        phase === 'boot' ? 'no-boot' : 'hung',
+        `${what} ${of}for ${end.seconds} s in phase ${phase}`,
+      );
     }
     case 'exited':
       // One that is told to end by a signal exits with 0 too.
       if (end.code === 0 && !/terminating on signal/.test(end.words)) {
-        const text = `${end.of ?? 'the guest'} reset or powered itself off in phase ${markers.phase}, without a crash report`;
-        return markers.phase === 'boot' ? decide('no-boot', text) : decide('other-crash', text, true);
+        const text = `${end.of ?? 'the guest'} reset or powered itself off in phase ${phase}, without a crash report`;
+        return phase === 'boot' ? decision('no-boot', text) : decision('other-crash', text, true);
       }
-      return decide(
-        'infra-error',
-        `QEMU ${of}ended in phase ${markers.phase}: ${end.words || 'it said nothing'}`,
-      );
+      return decision('infra-error', `QEMU ${of}ended in phase ${phase}: ${end.words || 'it said nothing'}`);
     case 'left':
-      return decide('infra-error', `the guest was left in phase ${markers.phase} before its workload ended`);
+      return decision('infra-error', `the guest was left in phase ${phase} before its workload ended`);
     case 'crashed':
-      return decide('other-crash', 'the crash report cannot be read', true);
+      return decision('other-crash', 'the crash report cannot be read', true);
     case 'step-failed':
     case 'finished':
-      break;
+      return null;
   }
-  if (!markers.finished) return decide('infra-error', 'the workload did not say that it ended');
-  if (!guest) return decide('infra-error', 'nothing was read back from the guest');
-  const mismatch = guestMismatch(guest, expected, 'all');
-  if (mismatch) return decide('infra-error', `the guest was not as asked: ${mismatch}`);
-  const { work } = markers;
-  if (!work || work.cycles < 1 || work.bytesWritten < 1)
-    return decide('infra-error', 'the workload wrote nothing to the LUN, so it proves nothing');
-  if (work.cycles < expected.cycles)
-    return decide('infra-error', `the workload ended after ${work.cycles} of ${expected.cycles} cycles`);
-  if (work.mergedTwoSectorWrites < work.cycles * expected.minMergedPerCycle)
-    return decide(
-      'infra-error',
-      `the workload issued ${work.mergedTwoSectorWrites} merged two-sector writes in ${work.cycles} cycles, not ${expected.minMergedPerCycle} a cycle: it did not try the trigger`,
-    );
-  if (warning) return decide('warned', warning.text);
-  return decide(
-    'survived',
-    `${work.cycles} cycles, ${work.mergedTwoSectorWrites} merged two-sector writes, no crash`,
+}
+
+/** Phases that every survivor came through; a target on another guest has its own console. */
+const NEEDED_PHASES = ['modules', 'login', 'mount', 'workload'] as const;
+
+/** What is missing to the proof that a guest whose workload ended has survived it, or null. */
+function whyNotSurvived(seen: Seen, expected: Expected): Decision | null {
+  const { markers, guest, after, kernelLog } = seen;
+  const no = (reason: string): Decision => decision('infra-error', reason);
+  if (!markers.finished) return no('the workload did not say that it ended');
+  const [fault] = markers.faults;
+  if (fault !== undefined) return no(`the console is not whole: ${fault}`);
+  if (seen.damage !== null) return no(`the console is not whole: ${seen.damage}`);
+  const [missing] = markers.missing(
+    expected.targetAddress === '127.0.0.1' ? [...NEEDED_PHASES, 'target'] : NEEDED_PHASES,
   );
+  if (missing !== undefined) return no(`the guest never said that it was in phase ${missing}`);
+  const partial = kernelLog.notWhole(markers.kernelLog) ?? contradiction(markers, kernelLog);
+  if (partial !== null) return no(`the kernel's log is not whole: ${partial}`);
+  if (!guest || !after)
+    return no(`nothing was read back from the guest ${guest ? 'after its workload' : ''}`.trim());
+  const before = guestMismatch(guest, expected, 'all');
+  if (before) return no(`the guest was not as asked: ${before}`);
+  const since = guestMismatch(after, expected, 'all');
+  if (since) return no(`the guest was not as asked after its workload: ${since}`);
+  return whyNotTried(markers.work, expected);
+}
+
+/** The kernel's log must tell the same story as the console. */
+function contradiction(markers: GuestMarkers, kernelLog: KernelLog): string | null {
+  const again = new GuestMarkers(markers.token);
+  for (const line of kernelLog.lines) again.push(line);
+  if (again.faults[0] !== undefined) return `in it, ${again.faults[0]}`;
+  const same = JSON.stringify(again.work) === JSON.stringify(markers.work) && again.done;
+  return same ? null : 'it says something else of the workload than the console';
+}
+
+/** Why the workload is no trial of the module: it did too little, in all or in one of its cycles. */
+function whyNotTried(work: WorkDone | null, expected: Expected): Decision | null {
+  const no = (reason: string): Decision => decision('infra-error', reason);
+  if (!work || work.cycles < 1 || work.bytesWritten < 1)
+    return no('the workload wrote nothing to the LUN, so it proves nothing');
+  if (work.cycles !== expected.cycles)
+    return no(`the workload ended after ${work.cycles} of ${expected.cycles} cycles`);
+  const { minMergedPerCycle, minHeaderReadsPerCycle } = expected;
+  for (const [index, { merged, reads }] of work.perCycle.entries()) {
+    if (merged < minMergedPerCycle)
+      return no(
+        `cycle ${index + 1} completed ${merged} merged two-sector writes, not ${minMergedPerCycle}: it did not try the trigger`,
+      );
+    if (reads < minHeaderReadsPerCycle)
+      return no(
+        `cycle ${index + 1} read ${reads} AG headers from the LUN, not ${minHeaderReadsPerCycle}: they were in memory, where the trigger needs them read anew`,
+      );
+  }
+  return null;
 }
 
 /**
@@ -160,7 +248,7 @@ function guestMismatch(guest: GuestFacts, expected: Expected, facts: 'all' | 'to
   const told = (text: string | undefined | null, value: unknown): unknown => (text == null ? null : value);
   const pairs: [string, unknown, unknown][] = [
     ['kernel release', guest.release, expected.release],
-    ['hardened_usercopy', told(guest.commandLine, guest.hardenedUsercopy), expected.hardenedUsercopy],
+    ['hardened_usercopy', guest.hardenedUsercopy, expected.hardenedUsercopy],
     ['sector size', guest.filesystem.sectorSize, expected.sectorSize],
     ['filesystem block size', guest.filesystem.blockSize, expected.blockSize],
     ['nomerges', guest.block.nomerges, expected.nomerges],

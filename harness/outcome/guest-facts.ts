@@ -1,12 +1,21 @@
 import * as z from 'zod';
+import { KernelLog } from './kernel-log.js';
 
-/** What was read back from the guest before its workload began. Sizes in bytes. */
+/** What was read back from the guest, before its workload or after it. Sizes in bytes. */
 export const guestSchema = z.object({
   release: z.string().nullable(),
   commandLine: z.string().nullable(),
   hardenedUsercopy: z
     .enum(['on', 'off', 'absent'])
-    .describe("from the kernel's configuration and the command line that it booted with"),
+    .nullable()
+    .describe(
+      'what the kernel does: its check looked at copies (on), or at none (off); null if it could not be watched',
+    ),
+  usercopyChecks: z
+    .int()
+    .nullable()
+    .default(null)
+    .describe('copies that the check looked at while a few files were opened and read'),
   module: z
     .object({ srcversion: z.string().nullable(), buildId: z.string().nullable() })
     .describe('of the loaded module'),
@@ -29,49 +38,73 @@ export const guestSchema = z.object({
     writebackCentiseconds: z.int().nullable().default(null),
   }),
   iscsi: z.record(z.string(), z.string()).describe('negotiated parameters, by their sysfs names'),
+  sessionPort: z
+    .int()
+    .nullable()
+    .default(null)
+    .describe("TCP port of the session's own end: after a recovery it is another one"),
 });
 export type GuestFacts = z.infer<typeof guestSchema>;
 
-/** Collects the facts that a guest prints on its second serial port: `@<token> key value`. */
+/**
+ * Collects what a guest prints on its second serial port: `@<token> key value`. The facts are told twice, `again` in between; then comes the kernel's log, record by record.
+ */
 export class FactReader {
+  readonly kernelLog = new KernelLog();
   readonly #prefix: string;
-  readonly #values = new Map<string, string>();
-  readonly #slabs = new Map<string, { order: number; objectsPerSlab: number }>();
+  #values = new Map<string, string>();
+  #slabs = new Map<string, { order: number; objectsPerSlab: number }>();
+  #before: FactReader | null = null;
 
   constructor(token: string) {
     this.#prefix = `@${token} `;
   }
 
-  push(text: string): void {
+  /** Takes the text of one line; `line` is its number. */
+  push(text: string, line = 0): void {
     if (!text.startsWith(this.#prefix)) return;
-    const [key = '', ...rest] = text.slice(this.#prefix.length).trim().split(' ');
-    if (key === 'slab') {
+    const said = text.slice(this.#prefix.length);
+    const [key = '', ...rest] = said.trim().split(' ');
+    if (key.startsWith('kmsg')) this.kernelLog.push(said, line);
+    else if (key === 'slab') {
       const [cache = '', order = '', objects = ''] = rest;
-      this.#slabs.set(cache, { order: Number(order), objectsPerSlab: Number(objects) });
+      const [pages, count] = [wholeNumber(order), wholeNumber(objects)];
+      if (pages !== null && count !== null) this.#slabs.set(cache, { order: pages, objectsPerSlab: count });
+    } else if (key === 'again' && this.#before === null) {
+      this.#before = new FactReader('');
+      [this.#before.#values, this.#before.#slabs] = [this.#values, this.#slabs];
+      [this.#values, this.#slabs] = [new Map(), new Map()];
     } else if (key !== 'alive') this.#values.set(key, rest.join(' '));
   }
 
-  /** One fact as it was told. */
+  /** One fact as it was told first. */
   told(key: string): string | undefined {
-    return this.#values.get(key);
+    return (this.#before ?? this).#values.get(key);
   }
 
-  /** All facts, or null if the guest never got so far as to tell any. `configured`: the kernel was built with hardened usercopy. */
+  /** The facts from before the workload, or null if the guest never got so far as to tell any. `configured`: the kernel was built with hardened usercopy. */
   facts(configured: boolean): GuestFacts | null {
+    return (this.#before ?? this).#facts(configured);
+  }
+
+  /** The facts from after the workload; null if they were not told. */
+  factsAfter(configured: boolean): GuestFacts | null {
+    return this.#before === null ? null : this.#facts(configured);
+  }
+
+  #facts(configured: boolean): GuestFacts | null {
     if (this.#values.size === 0) return null;
     const text = (key: string): string | null => this.#values.get(key) ?? null;
-    const number = (key: string): number | null => {
-      const value = Number.parseInt(text(key) ?? '', 10);
-      return Number.isNaN(value) ? null : value;
-    };
-    const commandLine = text('cmdline');
+    const number = (key: string): number | null => wholeNumber(text(key) ?? '');
     const iscsi: Record<string, string> = {};
     for (const [key, value] of this.#values)
       if (key.startsWith('iscsi.')) iscsi[key.slice('iscsi.'.length)] = value;
+    const checks = number('usercopy.checks');
     return {
       release: text('release'),
-      commandLine,
-      hardenedUsercopy: !configured ? 'absent' : hardenedUsercopy(commandLine ?? ''),
+      commandLine: text('cmdline'),
+      hardenedUsercopy: !configured ? 'absent' : checks === null ? null : checks > 0 ? 'on' : 'off',
+      usercopyChecks: checks,
       module: { srcversion: text('module.srcversion'), buildId: text('module.buildId') },
       cpus: { online: text('cpus.online'), possible: text('cpus.possible') },
       slabs: Object.fromEntries(
@@ -90,12 +123,15 @@ export class FactReader {
         writebackCentiseconds: number('filesystem.writebackCentiseconds'),
       },
       iscsi,
+      // In hexadecimal, as /proc/net/tcp has it.
+      sessionPort: /^[0-9A-F]{4}$/.test(text('session.localPort') ?? '')
+        ? Number.parseInt(text('session.localPort') ?? '', 16)
+        : null,
     };
   }
 }
 
-/** The last `hardened_usercopy=` on a command line counts (mm/usercopy.c, strtobool); without one it is on. */
-function hardenedUsercopy(commandLine: string): 'on' | 'off' {
-  const given = [...commandLine.matchAll(/(?:^|\s)hardened_usercopy=(\S+)/g)].at(-1)?.[1];
-  return given !== undefined && /^(off|0|n|no|false)/i.test(given) ? 'off' : 'on';
+/** Null for what is none, or too large to be exact: a guest may say anything. */
+function wholeNumber(text: string): number | null {
+  return /^\d{1,15}$/.test(text) ? Number(text) : null;
 }

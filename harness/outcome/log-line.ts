@@ -1,12 +1,12 @@
 import { stripVTControlCharacters } from 'node:util';
 
-/** One line of a kernel log, as printed and with its decoration taken off. */
+/** One message of a kernel log, as printed and with its decoration taken off. */
 export interface LogLine {
   /** Line number in the file, from 1. */
   number: number;
   /** The message alone: no colour codes, no time stamp, no caller id, no syslog prefix. */
   text: string;
-  /** A second time stamp stands inside the line: another CPU's message broke into it. */
+  /** Another message broke into this one: the kernel's own text is not whole. */
   broken: boolean;
 }
 
@@ -24,18 +24,33 @@ const PREFIX = new RegExp(
     .map((part) => part.source)
     .join(''),
 );
-const INNER_STAMP = /\[\s*\d{1,7}\.\d{6}\]/;
+const STAMP = /^(?:<\d{1,2}>)?\[{1,2} *\d{1,7}\./;
+/** More messages in one line are noise. */
+const MOST_MESSAGES = 50;
+const INNER_STAMP = /\[ {0,12}\d{1,7}\.\d{6}\]/;
 
-/** Takes one raw line apart. Formats: printk's console and dmesg, `printk.caller`, syslog and journal prefixes. */
-export function parseLine(raw: string, number: number): LogLine {
-  const clean = stripVTControlCharacters(raw).replace(/\r/g, '');
-  const text = clean.replace(PREFIX, '');
-  return { number, text, broken: INNER_STAMP.test(text) };
+/**
+ * Takes one raw line apart. Formats: printk's console and dmesg, `printk.caller`, syslog and journal prefixes. Where a second time stamp stands inside, a second message does: behind a
+ * program's text on the same console (which is whole for the kernel), or in the middle of another message of the kernel (then the first is broken).
+ */
+export function parseLine(raw: string, number: number): LogLine[] {
+  const lines: LogLine[] = [];
+  let rest = stripVTControlCharacters(raw).replace(/\r/g, '');
+  for (;;) {
+    const text = rest.replace(PREFIX, '');
+    const inner = lines.length < MOST_MESSAGES ? INNER_STAMP.exec(text) : null;
+    if (!inner) {
+      lines.push({ number, text, broken: false });
+      return lines;
+    }
+    lines.push({ number, text: text.slice(0, inner.index), broken: STAMP.test(rest) });
+    rest = text.slice(inner.index);
+  }
 }
 
 /** All lines of a log. A last line without its newline is kept: a log may stop in the middle of one. */
 export function parseLines(log: string): LogLine[] {
   const raw = log.split('\n');
   if (raw.at(-1) === '') raw.pop();
-  return raw.map((line, index) => parseLine(line, index + 1));
+  return raw.flatMap((line, index) => parseLine(line, index + 1));
 }

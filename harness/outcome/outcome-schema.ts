@@ -24,6 +24,10 @@ export const outcomeSchema = z
     module: z.string(),
     scenario: z.string(),
     trial: z.int().describe('number of the trial in its cell, from 1'),
+    cellKey: z
+      .string()
+      .default('')
+      .describe("names everything that the trial's cell was made of, and the program that ran it"),
     seed: z.int().describe('repeats the workload of this trial'),
     outcome: z.enum(outcomes),
     reason: z.string().describe('one line: why this outcome'),
@@ -39,7 +43,13 @@ export const outcomeSchema = z
     accel: z.enum(['kvm', 'tcg']),
     guest: guestSchema.nullable(),
     workload: z
-      .object({ cycles: z.int(), bytesWritten: z.int(), mergedTwoSectorWrites: z.int() })
+      .object({
+        cycles: z.int(),
+        bytesWritten: z.int(),
+        mergedTwoSectorWrites: z.int().describe('completed without error'),
+        headerReads: z.int().default(0).describe('AGFs and AGIs that were read from the LUN'),
+        perCycle: z.array(z.object({ merged: z.int(), reads: z.int() })).default([]),
+      })
       .nullable()
       .describe('proof of work'),
     evidence: z.array(z.object({ file: z.string(), line: z.int(), text: z.string() })),

@@ -17,12 +17,25 @@ export function contradicts({ expected, verdict }: Pick<RunCell, 'expected' | 'v
   );
 }
 
-/** What a cell means in the morning: `ok` as expected, or decided where nothing was; `contradicted`; `undecided`. */
+/** The run that a cell is of: whether a panic is fine of which nobody said that it would come. */
+export type Asked = Pick<RunDocument, 'request'>;
+
+/** True if a cell panicked of which nothing was expected, and that is no positive control. */
+export function isUnexpectedPanic({ expected, verdict, isControl }: RunCell, { request }: Asked): boolean {
+  return verdict === 'panics' && expected === undefined && !isControl && !request.noExpectationOk;
+}
+
+/** What a cell means in the morning: `ok` as expected, or decided where nothing was; `contradicted`, a panic among them of which nothing was expected; `undecided`. */
 export type CellStanding = 'ok' | 'contradicted' | 'undecided';
 
-export function standing(cell: RunCell): CellStanding {
-  if (contradicts(cell)) return 'contradicted';
+export function standing(cell: RunCell, asked: Asked): CellStanding {
+  if (contradicts(cell) || isUnexpectedPanic(cell, asked)) return 'contradicted';
   return cell.verdict === 'panics' || cell.verdict === 'clean' ? 'ok' : 'undecided';
+}
+
+/** What was expected instead of a contradicting verdict: `expected clean`. */
+export function expectedInstead({ expected }: Pick<RunCell, 'expected'>): string {
+  return expected ? `expected ${expected.verdict}` : 'no expectation allows it';
 }
 
 /** A sign that needs no colour. */
@@ -30,16 +43,16 @@ export const VERDICT_SIGN = { panics: '✖', clean: '✔', inconclusive: '?', vo
 
 const CONTRADICTED_SIGN = '‼';
 
-export function signOf(cell: Pick<RunCell, 'verdict' | 'expected'>): string {
-  if (contradicts(cell)) return CONTRADICTED_SIGN;
+export function signOf(cell: RunCell, asked: Asked): string {
+  if (standing(cell, asked) === 'contradicted') return CONTRADICTED_SIGN;
   return cell.verdict === null ? '…' : VERDICT_SIGN[cell.verdict];
 }
 
 /** Cells that somebody has to look at: contradictions, then those without a verdict, then what a reader must know before trusting one. */
-export function needsLook({ cells }: Pick<RunDocument, 'cells'>): RunCell[] {
-  const rank = (cell: RunCell): number => ['contradicted', 'undecided', 'ok'].indexOf(standing(cell));
-  return cells
-    .filter((cell) => standing(cell) !== 'ok' || cell.warnings.length > 0)
+export function needsLook(run: Pick<RunDocument, 'cells' | 'request'>): RunCell[] {
+  const rank = (cell: RunCell): number => ['contradicted', 'undecided', 'ok'].indexOf(standing(cell, run));
+  return run.cells
+    .filter((cell) => standing(cell, run) !== 'ok' || cell.warnings.length > 0)
     .sort((a, b) => rank(a) - rank(b));
 }
 
@@ -68,8 +81,10 @@ export function unfinished({ finishedAt, interrupted, cells }: RunDocument): str
 }
 
 /** One line for a run: how many cells stand how. */
-export function totals({ cells, skipped }: RunDocument): string {
-  const count = (wanted: CellStanding): number => cells.filter((cell) => standing(cell) === wanted).length;
+export function totals(run: RunDocument): string {
+  const { cells, skipped } = run;
+  const count = (wanted: CellStanding): number =>
+    cells.filter((cell) => standing(cell, run) === wanted).length;
   const parts = [
     `${cells.length} cells`,
     `${count('ok')} ok`,

@@ -1,4 +1,5 @@
 import type { RunCell, RunDocument } from '../results/run-schema.js';
+import { differences } from '../verdict/judge-run.js';
 import { cellName, missText, rateText, standing } from './cell-state.js';
 
 /** What became of a cell between two runs; where more than one holds, the first. */
@@ -26,8 +27,8 @@ export interface CellChange {
 }
 
 /**
- * What changed from one run to the next, cell by cell, gravest first. `scenario`: the cell is another experiment. `evidence`: the same verdict rests on less, or on another host. `rate`:
- * the 95 % intervals of the panic rates do not overlap. `build`: kernel, module or image is another build. A file under test is the same cell whatever its content is.
+ * What changed from one run to the next, cell by cell, gravest first. `scenario`: the cell is another experiment. `evidence`: the same verdict rests on less, on another control, or on another host. `rate`:
+ * the 95 % intervals of the panic rates do not overlap. `build`: kernel, module, image or scripts are others. A file under test is the same cell whatever its content is.
  */
 export function compareRuns(before: RunDocument, after: RunDocument): CellChange[] {
   const [old, now] = [keyed(before), keyed(after)];
@@ -67,26 +68,19 @@ function compareCells(
   const told = (cell: RunCell): string => cell.verdict ?? 'not judged';
   if (!now) return say('only-before', `was ${old ? told(old) : ''}, and is not in the second run`, true);
   if (!old)
-    return say('only-after', `${told(now)}, and is not in the first run`, standing(now) === 'contradicted');
+    return say(
+      'only-after',
+      `${told(now)}, and is not in the first run`,
+      standing(now, after) === 'contradicted',
+    );
   if (old.verdict !== now.verdict) return say('verdict', `${told(old)} -> ${told(now)}: ${now.reason}`, true);
-  const found: [CellChange['change'], string][] = [
-    ...expectations(old, now),
-    ...scenario(old, now),
-    ...evidence(old, now),
-    ...(before.host.accel === after.host.accel
-      ? []
-      : [
-          ['evidence', `under ${after.host.accel}, not ${before.host.accel}`] as [
-            CellChange['change'],
-            string,
-          ],
-        ]),
-    ...rates(old, now),
-    ...builds(old, now),
-  ];
-  const [first] = found;
+  const graver = [...expectations(old, now), ...settings(old, now), ...evidence(old, now)];
+  const found: Found = [...graver, ...host(before, after), ...rates(old, now), ...builds(old, now)];
+  const [first] = found.sort(([a], [b]) => CHANGES.indexOf(a) - CHANGES.indexOf(b));
   if (!first) return say('same', `${told(now)} as before`);
-  const alarm = standing(now) === 'contradicted' && standing(old) !== 'contradicted';
+  const contradicted = standing(now, after) === 'contradicted' && standing(old, before) !== 'contradicted';
+  // The same word for another experiment, or for less, is not the same news.
+  const alarm = contradicted || graver.some(([change]) => change !== 'expectation');
   return say(first[0], `${told(now)} as before; ${found.map(([, text]) => text).join('; ')}`, alarm);
 }
 
@@ -97,28 +91,38 @@ function expectations(old: RunCell, now: RunCell): Found {
   return was === is ? [] : [['expectation', `expected ${is}, not ${was} any more`]];
 }
 
-function scenario(old: RunCell, now: RunCell): Found {
-  const same = JSON.stringify(old.scenarioDefinition) === JSON.stringify(now.scenarioDefinition);
-  if (!same) return [['scenario', 'the scenario says something else']];
-  return old.scripts === now.scripts ? [] : [['scenario', 'other scripts ran in the guest']];
+/** Settings of the experiment, by name. */
+function settings(old: RunCell, now: RunCell): Found {
+  const { kernel, kernelInfo, image, scripts } = now;
+  const found = differences(now, { ...old, kernel, kernelInfo, image, scripts });
+  return found.length === 0 ? [] : [['scenario', `another experiment: ${found.join(', ')}`]];
 }
 
+/** What a verdict rests on now and did not before, or does not any more. */
 function evidence(old: RunCell, now: RunCell): Found {
   const found: Found = [];
   const [a, b] = [old.statistics, now.statistics];
-  if (
-    now.verdict === 'clean' &&
-    a &&
-    b &&
-    (b.survived < a.survived || (b.missChance ?? 1) > (a.missChance ?? 1))
-  )
-    found.push([
-      'evidence',
-      `${b.survived} survivors, not ${a.survived} (chance of a miss ${missText(now)}, not ${missText(old)})`,
-    ]);
+  if (now.verdict === 'clean') {
+    if (old.control && !now.control)
+      found.push(['evidence', `no positive control any more (${cellName(old.control)})`]);
+    else if (old.control && now.control && cellName(old.control) !== cellName(now.control))
+      found.push([
+        'evidence',
+        `another positive control: ${cellName(now.control)}, not ${cellName(old.control)}`,
+      ]);
+    if (a && b && b.survived < a.survived)
+      found.push(['evidence', `${b.survived} survivors, not ${a.survived}`]);
+    if (a && b && (b.missChance ?? 1) > (a.missChance ?? 1))
+      found.push(['evidence', `chance of a miss ${missText(now)}, not ${missText(old)}`]);
+  }
   const warnings = now.warnings.filter((text) => !old.warnings.includes(text));
   if (warnings.length > 0) found.push(['evidence', `new warning: ${warnings.join('; ')}`]);
   return found;
+}
+
+function host(before: RunDocument, after: RunDocument): Found {
+  const [was, is] = [before.host.accel, after.host.accel];
+  return was === is ? [] : [['evidence', `under ${is}, not ${was}`]];
 }
 
 function rates(old: RunCell, now: RunCell): Found {
@@ -137,5 +141,6 @@ function builds(old: RunCell, now: RunCell): Found {
     moduleInfo?.buildId ?? moduleInfo?.srcversion;
   if (identity(old) !== identity(now)) found.push(['build', 'another build of the module']);
   if (old.image.key !== now.image.key) found.push(['build', 'another build of the image']);
+  if (old.scripts !== now.scripts) found.push(['build', 'other scripts ran in the guest']);
   return found;
 }

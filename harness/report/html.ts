@@ -4,7 +4,7 @@ import type { RunCell, RunDocument } from '../results/run-schema.js';
 import { percent } from '../verdict/cell-verdict.js';
 import {
   cellName,
-  contradicts,
+  expectedInstead,
   missText,
   needsLook,
   rateText,
@@ -36,10 +36,10 @@ const anchor = (cell: RunCell): string =>
  */
 export async function htmlReport(run: RunDocument, folder: string, base: string): Promise<string> {
   const kernels = [...new Set(run.cells.map(({ kernel }) => kernel))];
-  const details = await Promise.all(run.cells.map((cell) => cellSection(cell, folder, base)));
+  const details = await Promise.all(run.cells.map((cell) => cellSection(cell, run, folder, base)));
   const look = needsLook(run);
   const partial = unfinished(run);
-  const good = partial === null && run.cells.every((cell) => standing(cell) === 'ok');
+  const good = partial === null && run.cells.every((cell) => standing(cell, run) === 'ok');
   return `<!doctype html>
 <html lang="en">
 <head>
@@ -56,7 +56,7 @@ export async function htmlReport(run: RunDocument, folder: string, base: string)
 <h1>loopanic ${h(titleOf(run))} <small>${h(run.run)}</small></h1>
 <p class="summary ${good ? 'good' : 'bad'}">${h(totals(run))}${partial === null ? '' : `; ${h(partial)}`}</p>
 <p>${h(run.startedAt)} on ${h(run.host.hostname)}, ${h(run.host.accel)} (${h(run.host.accelReason)}), ${Math.round(run.durationSeconds)} s; ${h(run.versions.qemu)}; loopanic ${h(run.versions.loopanic)}${run.confidence === null ? '' : `; confidence ${h(percent(run.confidence))}`}</p>
-${look.length > 0 ? `<nav aria-label="What needs a look"><h2>Needs a look</h2><ul>${look.map(lookLine).join('')}</ul></nav>` : ''}
+${look.length > 0 ? `<nav aria-label="What needs a look"><h2>Needs a look</h2><ul>${look.map((cell) => lookLine(cell, run)).join('')}</ul></nav>` : ''}
 </header>
 <main>
 <section id="matrix"><h2>Matrix</h2>
@@ -77,13 +77,14 @@ ${details.join('\n')}
 `;
 }
 
-function lookLine(cell: RunCell): string {
-  const what = contradicts(cell)
-    ? `${cell.verdict}, expected ${cell.expected?.verdict}: ${cell.reason}`
-    : standing(cell) === 'ok'
-      ? `${cell.verdict}, with a warning: ${cell.warnings.join('; ')}`
-      : `${cell.verdict ?? 'not judged'}: ${cell.reason}`;
-  const sign = standing(cell) === 'ok' ? '⚠' : signOf(cell);
+function lookLine(cell: RunCell, run: RunDocument): string {
+  const what =
+    standing(cell, run) === 'contradicted'
+      ? `${cell.verdict}, ${expectedInstead(cell)}: ${cell.reason}`
+      : standing(cell, run) === 'ok'
+        ? `${cell.verdict}, with a warning: ${cell.warnings.join('; ')}`
+        : `${cell.verdict ?? 'not judged'}: ${cell.reason}`;
+  const sign = standing(cell, run) === 'ok' ? '⚠' : signOf(cell, run);
   return `<li>${sign} <a href="#${anchor(cell)}">${h(cellName(cell))}</a>: ${h(what)}</li>`;
 }
 
@@ -101,8 +102,8 @@ function heatMap(run: RunDocument, kernel: string): string {
       const numbers =
         statistics && statistics.counted > 0 ? `${statistics.panicked}/${statistics.counted}` : '';
       const heat = share === undefined || verdict === 'void' ? 'na' : `h${Math.ceil(share * 4)}`;
-      const odd = contradicts(cell) ? ' contradicted' : '';
-      return `<td class="${verdict ?? 'pending'} ${heat}${odd}"><a href="#${anchor(cell)}"><span class="sign" aria-hidden="true">${signOf(cell)}</span> ${verdict ?? 'not judged'}<br><small>${numbers}${odd ? ` expected ${h(cell.expected?.verdict ?? '')}` : ''}${cell.warnings.length > 0 ? ' ⚠' : ''}</small></a></td>`;
+      const odd = standing(cell, run) === 'contradicted' ? ' contradicted' : '';
+      return `<td class="${verdict ?? 'pending'} ${heat}${odd}"><a href="#${anchor(cell)}"><span class="sign" aria-hidden="true">${signOf(cell, run)}</span> ${verdict ?? 'not judged'}<br><small>${numbers}${odd ? ` ${h(expectedInstead(cell))}` : ''}${cell.warnings.length > 0 ? ' ⚠' : ''}</small></a></td>`;
     });
     return `<tr><th scope="row">${h(module)}</th>${row.join('')}</tr>`;
   });
@@ -134,7 +135,7 @@ function survival(run: RunDocument, kernel: string): string {
   return parts.join('');
 }
 
-async function cellSection(cell: RunCell, folder: string, base: string): Promise<string> {
+async function cellSection(cell: RunCell, run: RunDocument, folder: string, base: string): Promise<string> {
   const trial = tellingTrial(cell);
   const excerpt = trial ? await logExcerpt(folder, trial) : null;
   const link = (path: string, text: string): string =>
@@ -169,13 +170,13 @@ async function cellSection(cell: RunCell, folder: string, base: string): Promise
       return marked ? `<mark>${body}</mark>` : body;
     })
     .join('\n');
-  return `<article id="${anchor(cell)}" class="${standing(cell)}">
-<h3>${signOf(cell)} ${h(cell.module)} <small>${h(cell.kernel)}, ${h(cell.scenario)}</small></h3>
-<p><strong>${h(cell.verdict ?? 'not judged')}</strong>${contradicts(cell) ? ' <strong>(contradicted)</strong>' : ''}: ${h(cell.reason)}; ${expected}</p>
+  return `<article id="${anchor(cell)}" class="${standing(cell, run)}">
+<h3>${signOf(cell, run)} ${h(cell.module)} <small>${h(cell.kernel)}, ${h(cell.scenario)}</small></h3>
+<p><strong>${h(cell.verdict ?? 'not judged')}</strong>${standing(cell, run) === 'contradicted' ? ' <strong>(contradicted)</strong>' : ''}: ${h(cell.reason)}; ${expected}</p>
 ${cell.warnings.map((warning) => `<p class="warning">⚠ ${h(warning)}</p>`).join('')}
 <dl><dt>Panics (95 %)</dt><dd>${h(rateText(cell))}</dd><dt>Chance of a miss</dt><dd>${h(missText(cell))}</dd>${control}<dt>Repeat</dt><dd><code>${h(repeatCommand(cell, trial))}</code></dd>${trial?.analysis ? `<dt>Dump</dt><dd>${h(trial.analysis.text)}</dd>` : ''}</dl>
 ${trials.length > 0 ? `<div class="scroll" tabindex="0" role="region" aria-label="Trials of ${h(cellName(cell))}"><table class="trials"><thead><tr><th>trial</th><th>outcome</th><th>what</th><th>after</th><th>seed</th><th>files</th></tr></thead><tbody>${trials.join('')}</tbody></table></div>` : ''}
-${log ? `<details${standing(cell) === 'ok' ? '' : ' open'}><summary>Console of trial ${trial?.trial} (${h(excerpt?.file ?? '')})</summary><pre tabindex="0">${log}</pre></details>` : excerpt ? `<p>Console of trial ${trial?.trial}: ${h(excerpt.file)} is not there any more.</p>` : ''}
+${log ? `<details${standing(cell, run) === 'ok' ? '' : ' open'}><summary>Console of trial ${trial?.trial} (${h(excerpt?.file ?? '')})</summary><pre tabindex="0">${log}</pre></details>` : excerpt ? `<p>Console of trial ${trial?.trial}: ${h(excerpt.file)} is not there any more.</p>` : ''}
 <p><a href="#matrix">Back to the matrix</a></p>
 </article>`;
 }

@@ -24,7 +24,7 @@ export function junitReport(run: RunDocument): string {
     const cells = run.cells.filter((cell) => cell.kernel === kernel);
     const skipped = run.skipped.filter((entry) => entry.kernel === kernel);
     const count = (wanted: string): string =>
-      String(cells.filter((cell) => standing(cell) === wanted).length);
+      String(cells.filter((cell) => standing(cell, run) === wanted).length);
     const time = cells.reduce((sum, cell) => sum + cell.durationSeconds, 0);
     const suite = root.ele('testsuite', {
       id: String(id),
@@ -48,7 +48,7 @@ export function junitReport(run: RunDocument): string {
         classname: className(kernel),
         time: cell.durationSeconds.toFixed(3),
       });
-      const kind = { contradicted: 'failure', undecided: 'error', ok: null }[standing(cell)];
+      const kind = { contradicted: 'failure', undecided: 'error', ok: null }[standing(cell, run)];
       if (kind)
         test
           .ele(kind, { type: cell.verdict ?? 'not-judged', message: cleaned(messageOf(cell)) })
@@ -94,7 +94,9 @@ function className(kernel: string): string {
 }
 
 function messageOf(cell: RunCell): string {
-  const expected = cell.expected ? `, expected ${cell.expected.verdict} (${cell.expected.why})` : '';
+  const expected = cell.expected
+    ? `, expected ${cell.expected.verdict} (${cell.expected.why})`
+    : ', of which nothing was expected (--no-expectation-ok)';
   return `${cellName(cell)}: ${cell.verdict ?? 'not judged'}${expected}`;
 }
 

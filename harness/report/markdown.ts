@@ -1,7 +1,6 @@
 import type { RunDocument } from '../results/run-schema.js';
 import {
   cellName,
-  contradicts,
   missText,
   needsLook,
   rateText,
@@ -29,9 +28,9 @@ export function markdownReport(run: RunDocument): string {
     '| | kernel | module | scenario | verdict | expected | panics (95 %) | chance of a miss |',
     '|---|---|---|---|---|---|---|---|',
     ...run.cells.map((cell) => {
-      const bold = contradicts(cell) ? ' **CONTRADICTED**' : '';
+      const bold = standing(cell, run) === 'contradicted' ? ' **CONTRADICTED**' : '';
       const row = [
-        signOf(cell),
+        signOf(cell, run),
         cell.kernel,
         cell.module,
         cell.scenario,
@@ -43,7 +42,7 @@ export function markdownReport(run: RunDocument): string {
       return `| ${row.map((text, index) => cellText(text) + (index === 4 ? bold : '')).join(' | ')} |`;
     }),
   ];
-  const bad = needsLook(run).filter((cell) => standing(cell) !== 'ok');
+  const bad = needsLook(run).filter((cell) => standing(cell, run) !== 'ok');
   if (bad.length > 0) lines.push('', '## What needs a look', '');
   for (const cell of bad) {
     const expected = cell.expected ? ` Expected ${cell.expected.verdict}: ${cell.expected.why}.` : '';

@@ -11,7 +11,7 @@ export function tapReport(run: RunDocument): string {
   const describe = (text: string): string =>
     text.replaceAll('\\', '\\\\').replaceAll('#', '\\#').replaceAll('\n', ' ');
   for (const cell of run.cells) {
-    const ok = standing(cell) === 'ok';
+    const ok = standing(cell, run) === 'ok';
     lines.push(
       `${ok ? 'ok' : 'not ok'} ${++number} - ${describe(`${cellName(cell)}: ${cell.verdict ?? 'not judged'}`)}`,
     );

@@ -1,11 +1,14 @@
 import { randomBytes } from 'node:crypto';
-import { mkdir, readFile, rm, statfs } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, statfs } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import * as z from 'zod';
 import { firstLine, hasErrno, UsageError } from '../base/errors.js';
 import { exists, writeFileAtomic, writeJson } from '../base/files.js';
+import { outcomeSchema } from '../outcome/outcome-schema.js';
+import { contradictionIn, outcomeDifference } from './check-run.js';
 import { lockRun } from './lock.js';
 import { type RunDocument, runSchema } from './run-schema.js';
+import { trialPath } from './trial-path.js';
 
 /** Bytes that logs and JSON of a run need at least. */
 const MIN_FREE_BYTES = 64 * 2 ** 20;
@@ -67,11 +70,14 @@ export class RunFolder {
     );
   }
 
-  /** What run.json says. Throws UsageError if it is damaged or of another version. */
+  /**
+   * What run.json says, with every verdict derived from its trials once more. Throws UsageError if it is damaged, edited, of another version, or not what its trials' own files say.
+   */
   async read(): Promise<RunDocument> {
     const file = join(this.path, 'run.json');
+    let run: RunDocument;
     try {
-      return runSchema.parse(JSON.parse(await readFile(file, 'utf8')));
+      run = runSchema.parse(JSON.parse(await readFile(file, 'utf8')));
     } catch (error) {
       throw new UsageError(
         'bad-run',
@@ -79,6 +85,31 @@ export class RunFolder {
         error,
       );
     }
+    const wrong = contradictionIn(run) ?? (await this.#contradictedBy(run));
+    if (wrong !== null)
+      throw new UsageError('bad-run', `${file}: is damaged or was edited: ${wrong}: run it again`);
+    return run;
+  }
+
+  /** Where run.json and the trials' own outcome.json differ; null also where a trial's folder is not there (a run may be handed on without). */
+  async #contradictedBy(run: RunDocument): Promise<string | null> {
+    for (const cell of run.cells)
+      for (const trial of cell.trials) {
+        const text = await readFile(join(this.path, trial.folder, 'outcome.json'), 'utf8').catch(() => null);
+        if (text === null) continue;
+        const name = join(trial.folder, 'outcome.json');
+        let saved: unknown;
+        try {
+          saved = JSON.parse(text);
+        } catch (error) {
+          return `${name} cannot be read: ${firstLine(error)}`;
+        }
+        const parsed = outcomeSchema.safeParse(saved);
+        if (!parsed.success) return `${name}: ${describe(parsed.error)}`;
+        const differs = outcomeDifference(parsed.data, trial);
+        if (differs !== null) return `${name} says ${differs}`;
+      }
+    return null;
   }
 
   /** Keeps other processes out of the run until the returned object is disposed of. Throws UsageError if one is at it. */
@@ -88,10 +119,19 @@ export class RunFolder {
 
   /** Folder of one trial, relative to the run's. */
   trialPath(cell: { kernel: string; module: string; scenario: string }, trial: number): string {
-    const name = [cell.kernel, cell.module, cell.scenario]
-      .map((part) => part.replace(/[^\w.@-]/g, '_'))
-      .join('+');
-    return join('cells', name, `trial-${String(trial).padStart(3, '0')}`);
+    return trialPath(cell, trial);
+  }
+
+  /** Numbers of the trials of a cell that have a folder, in order. */
+  async trialNumbers(cell: { kernel: string; module: string; scenario: string }): Promise<number[]> {
+    const names = await readdir(join(this.path, dirname(trialPath(cell, 1)))).catch((error: unknown) => {
+      if (hasErrno(error, 'ENOENT')) return [];
+      throw error;
+    });
+    return names
+      .flatMap((name) => /^trial-(\d{3,})$/.exec(name)?.[1] ?? [])
+      .map(Number)
+      .sort((a, b) => a - b);
   }
 
   /** Makes the folder of one trial and returns its path relative to the run's. */

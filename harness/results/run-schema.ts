@@ -19,7 +19,8 @@ const cellSchema = z.object({
       counted: z.int().describe('trials that panicked or survived'),
       panicked: z.int(),
       survived: z.int(),
-      retried: z.int().describe('infra errors and guests that never booted'),
+      retried: z.int().describe('infra errors and guests that never booted, of which no kernel complained'),
+      cutOff: z.int().default(0).describe('trials that ended with their run'),
       odd: z.int().describe('hangs, other crashes, warnings'),
       rate: z
         .object({ share: z.number(), low: z.number(), high: z.number() })
@@ -28,9 +29,16 @@ const cellSchema = z.object({
       missChance: z
         .number()
         .nullable()
-        .describe('chance that a module as bad as the positive control would have looked clean'),
+        .describe(
+          'largest share of such runs, over all panic probabilities, that would call a module clean which is as bad as the positive control',
+        ),
     })
     .nullable(),
+  key: z
+    .string()
+    .default('')
+    .describe('names everything that its trials are made of, and the program that runs them'),
+  unmade: z.string().nullable().default(null).describe('why it cannot be made; null if it can'),
   isControl: z.boolean().default(false).describe('it is the positive control of other cells: it must panic'),
   expected: z.object({ verdict: verdictSchema, why: z.string() }).optional(),
   kernelInfo: z
@@ -58,7 +66,7 @@ const cellSchema = z.object({
     .record(z.string(), z.unknown())
     .nullable()
     .describe('the scenario with all defaults filled in'),
-  wantedTrials: z.int().describe('survivors that `clean` takes'),
+  wantedTrials: z.int().min(1).describe('survivors that `clean` takes'),
   durationSeconds: z.number(),
   trials: z.array(
     outcomeSchema.extend({
@@ -94,7 +102,18 @@ export const runSchema = z
       accel: z.enum(['kvm', 'tcg']),
       accelReason: z.string(),
     }),
-    versions: z.object({ loopanic: z.string(), node: z.string(), qemu: z.string() }),
+    versions: z.object({
+      loopanic: z.string(),
+      code: z.string().default('').describe('content hash of the program'),
+      node: z.string(),
+      qemu: z.string(),
+    }),
+    rules: z
+      .int()
+      .default(1)
+      .describe(
+        'version of the rules that verdicts follow from trials by; 1: those before a guarantee was given',
+      ),
     matrix: z
       .object({ name: z.string(), file: z.string() })
       .nullable()
@@ -105,8 +124,12 @@ export const runSchema = z
         trials: z.int(),
         dump: z.enum(['kdump', 'qmp', 'none']),
         seed: z.int().nullable(),
+        noExpectationOk: z
+          .boolean()
+          .default(false)
+          .describe('a cell of which nothing is expected may panic without being a failure'),
       })
-      .default({ trials: 1, dump: 'kdump', seed: null })
+      .default({ trials: 1, dump: 'kdump', seed: null, noExpectationOk: false })
       .describe('what was asked for, beside the cells'),
     confidence: z.number().nullable().describe('asked for; null: boots by number'),
     retries: z.int().describe('trials of a cell that might fail around the guest'),
@@ -116,6 +139,9 @@ export const runSchema = z
     cells: z.array(cellSchema),
   })
   .meta({ id: 'run' });
+
+/** Rules of this program (verdict/). A run that was judged by others is judged anew when it is read. */
+export const RULES = 2;
 
 export type RunDocument = z.infer<typeof runSchema>;
 export type RunCell = RunDocument['cells'][number];

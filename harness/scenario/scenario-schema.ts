@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { whyReserved } from './kernel-words.js';
 
 const digest = z.enum(['None', 'CRC32C']);
 
@@ -42,8 +43,17 @@ export const scenarioSchema = z
           .optional()
           .describe('slub_debug; red zones (Z) of kmalloc-512 are read back'),
         extraArgs: z
-          .array(z.string().regex(/^\S+$/, 'must be one word of the kernel command line'))
-          .default([]),
+          .array(
+            z
+              .string()
+              .regex(/^[^\s"']+$/, 'must be one word of the kernel command line, without quotes')
+              .superRefine((word, context) => {
+                const why = whyReserved(word);
+                if (why !== null) context.addIssue({ code: 'custom', message: `${word}: ${why}` });
+              }),
+          )
+          .default([])
+          .describe('words for the kernel command line, but none that the scenario or the harness sets'),
       })
       .prefault({}),
     lun: z.strictObject({ sizeGiB: z.int().min(1).max(1024).default(16) }).prefault({}),
@@ -85,6 +95,13 @@ export const scenarioSchema = z
         .optional()
         .describe(
           'merged AGF+AGI writes without which a cycle proves nothing; default: half of the allocation groups',
+        ),
+      minHeaderReadsPerCycle: z
+        .int()
+        .min(0)
+        .default(0)
+        .describe(
+          'reads of AGFs and AGIs from the LUN without which a cycle proves nothing: only what is read anew takes new slab objects',
         ),
       shuffleObjects: z
         .int()
@@ -145,6 +162,9 @@ export const scenarioSchema = z
         message: `a group needs 96 MiB: lun.sizeGiB ${scenario.lun.sizeGiB} has room for ${room}`,
       });
   });
+
+/** Time limits, in seconds on a usual host. */
+export type Limits = z.output<typeof scenarioSchema>['limits'];
 
 export type ScenarioFile = z.output<typeof scenarioSchema>;
 

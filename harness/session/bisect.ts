@@ -1,4 +1,5 @@
 import type { Verdict } from '../scenario/matrix-schema.js';
+import { percent } from '../verdict/cell-verdict.js';
 
 /** One kernel that was tried. */
 export interface BisectStep {
@@ -6,6 +7,8 @@ export interface BisectStep {
   verdict: Verdict;
   /** What the verdict rests on. */
   reason: string;
+  /** Largest share of such steps that call a kernel good whose module is as bad as its control; 0 for a panic, which proves itself; null without a verdict. */
+  missChance: number | null;
   /** Runs that showed it. */
   runs: string[];
 }
@@ -16,8 +19,20 @@ export interface BisectResult {
   bad: string | null;
   /** Kernels between the two that have no verdict. */
   undecided: string[];
+  /** Of the whole search: the confidences of its steps, multiplied. 0 if it found nothing. */
+  confidence: number;
   /** One line. */
   text: string;
+}
+
+/** Steps that can end with `good`, for so many kernels: the good end, and each halving. */
+export function stepsOf(kernels: number): number {
+  return 1 + Math.ceil(Math.log2(Math.max(2, kernels)));
+}
+
+/** Confidence that each step needs for the whole search to have it. */
+export function stepConfidence(confidence: number, kernels: number): number {
+  return confidence ** (1 / stepsOf(kernels));
 }
 
 /**
@@ -26,23 +41,24 @@ export interface BisectResult {
  */
 export async function bisectKernels(
   between: readonly string[],
-  verdictOf: (kernel: string) => Promise<{ verdict: Verdict; reason: string }>,
+  verdictOf: (kernel: string) => Promise<Pick<BisectStep, 'verdict' | 'reason' | 'missChance'>>,
   signal: AbortSignal,
   onStep: (text: string) => void,
 ): Promise<BisectResult> {
   const [good = '', bad = ''] = [between[0], between.at(-1)];
+  let confidence = 1;
   for (const [kernel, name, wanted] of [
     [bad, 'bad', 'panics'],
     [good, 'good', 'clean'],
   ] as const) {
     onStep(`trying the ${name} end, ${kernel}`);
-    const { verdict, reason } = await verdictOf(kernel);
-    if (signal.aborted) return { good: null, bad: null, undecided: [...between], text: 'interrupted' };
+    const { verdict, reason, missChance } = await verdictOf(kernel);
+    const nothing = { good: null, bad: null, undecided: [...between], confidence: 0 };
+    if (signal.aborted) return { ...nothing, text: 'interrupted' };
+    confidence *= 1 - (missChance ?? 1);
     if (verdict !== wanted)
       return {
-        good: null,
-        bad: null,
-        undecided: [...between],
+        ...nothing,
         text: `${kernel} was said to be ${name}, but is ${verdict}: ${reason}`,
       };
   }
@@ -55,18 +71,20 @@ export async function bisectKernels(
     onStep(
       `${open.length} kernels left between ${between[low]} (good) and ${between[high]} (bad); trying ${kernel}`,
     );
-    const { verdict } = await verdictOf(kernel);
+    const { verdict, missChance } = await verdictOf(kernel);
+    if (verdict === 'clean') confidence *= 1 - (missChance ?? 1);
     if (verdict === 'panics') high = between.indexOf(kernel);
     else if (verdict === 'clean') low = between.indexOf(kernel);
     else skipped.add(kernel);
   }
   const [lastGood, firstBad] = [between[low] ?? '', between[high] ?? ''];
   const undecided = between.slice(low + 1, high);
-  const text =
+  const found =
     undecided.length === 0
       ? `first bad kernel: ${firstBad} (${lastGood} is good)`
       : `the first bad kernel is one of ${[...undecided, firstBad].join(', ')}: no verdict for ${undecided.join(', ')}`;
-  return { good: lastGood, bad: firstBad, undecided, text };
+  const text = `${found}; the kernels called good are so with at least ${percent(confidence)} confidence in all`;
+  return { good: lastGood, bad: firstBad, undecided, confidence, text };
 }
 
 /** Orders kernel releases by their leading numbers: 3.10.0-957.el7 before 3.10.0-957.27.2.el7 before 6.1.0-56-amd64. */

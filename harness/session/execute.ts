@@ -8,7 +8,8 @@ import type { RunCell, RunDocument, RunTrial } from '../results/run-schema.js';
 import type { LoadedScenario } from '../scenario/scenario-schema.js';
 import { type CellParts, newSeed, planTrial } from '../trial/plan.js';
 import { runTrial } from '../trial/run-trial.js';
-import { isRetryable, judgeCell, MAX_BOOTS, wantedBoots } from '../verdict/cell-verdict.js';
+import { isCutOff, isRetryable } from '../verdict/cell-verdict.js';
+import { controlOf, judgeInRun, survivorsWanted } from '../verdict/judge-run.js';
 import { afterCrash } from './after-crash.js';
 import { type CellSlot, checkNames, prepare, type RunRequest } from './prepare.js';
 import { adoptTrials } from './resume.js';
@@ -43,7 +44,7 @@ export async function executeRun(
     if (request.resume === undefined) await folder.discard();
     throw error;
   });
-  if (request.resume !== undefined) await adoptTrials(folder, document);
+  if (request.resume !== undefined) await adoptTrials(folder, document, progress);
   const session = new Session(request, slots, document, folder, signal, progress);
   await session.run();
   return { document, folder: folder.path };
@@ -81,6 +82,7 @@ class Session {
   }
 
   async run(): Promise<void> {
+    for (const cell of this.#document.cells) if (cell.unmade !== null) this.#judge(cell);
     await this.#save();
     const cells = this.#document.cells.flatMap((cell, index) => {
       const parts = this.#slots[index]?.cell;
@@ -136,55 +138,39 @@ class Session {
 
   /** Sets how many survivors the cell needs, now that its control is known. */
   #aim(cell: RunCell): void {
-    const control = this.#controlOf(cell);
     const { confidence } = this.#request;
-    if (confidence === undefined || !control?.statistics) return;
-    if (control.statistics.panicked > 0)
-      cell.wantedTrials = wantedBoots(control.statistics, confidence) ?? MAX_BOOTS + 1;
+    if (confidence === undefined || cell.control === null) return;
+    const wanted = survivorsWanted({ ...this.#document, confidence }, cell);
+    if (wanted === null) return;
+    cell.wantedTrials = wanted;
+    if (wanted > MANY_BOOTS)
+      this.#progress.line(
+        `${cell.kernel} ${cell.module} ${cell.scenario}: its positive control panicked so seldom that ${wanted} survivors are needed: --trials gives it more boots`,
+      );
   }
 
   #needsAnother(cell: RunCell): boolean {
-    const control = this.#controlOf(cell);
+    const control = controlOf(this.#document, cell);
     if (control && control.verdict !== 'panics') return false;
-    // No number of boots would do: not one is made.
-    if (cell.wantedTrials > MAX_BOOTS && this.#request.confidence !== undefined) return false;
-    const retried = cell.trials.filter(isRetryable).length;
     const { retries, confidence } = this.#request;
+    // No number of survivors would do: not one boot is made.
+    if (
+      control &&
+      confidence !== undefined &&
+      survivorsWanted({ ...this.#document, confidence }, cell) === null
+    )
+      return false;
+    const cutOff = cell.trials.filter(isCutOff).length;
+    const retried = cell.trials.filter(isRetryable).length;
     // It can no longer be clean; by number all boots are made, for what they show.
     if (retried > retries && confidence !== undefined) return false;
     // One panic says all, unless trials were asked for by number: then the rate is wanted.
     const decided = confidence !== undefined && control !== undefined && cell.verdict === 'panics';
-    return !decided && cell.trials.length < cell.wantedTrials + Math.min(retried, retries);
-  }
-
-  #controlOf(cell: RunCell): RunCell | undefined {
-    const { control } = cell;
-    if (!control) return undefined;
-    return this.#document.cells.find(
-      (other) =>
-        other.kernel === control.kernel &&
-        other.module === control.module &&
-        other.scenario === control.scenario,
-    );
+    return !decided && cell.trials.length < cell.wantedTrials + Math.min(retried, retries) + cutOff;
   }
 
   #judge(cell: RunCell): void {
-    const control = this.#controlOf(cell);
-    const goal = {
-      trials: cell.wantedTrials,
-      sequential: this.#request.confidence !== undefined,
-      isControl: cell.isControl,
-      control: control && control.trials.length > 0 ? control.statistics : null,
-    };
-    Object.assign(cell, judgeCell(cell.trials, goal));
-    const untried = control && this.#slots[this.#document.cells.indexOf(control)]?.cell === null;
-    if (untried && cell.verdict !== 'panics')
-      Object.assign(cell, {
-        verdict: 'void',
-        reason: `its positive control was not tried: ${control.reason}`,
-      });
-    if (control && control.kernel !== cell.kernel && cell.verdict === 'clean')
-      cell.warnings.push(`its positive control ran on another kernel (${control.kernel})`);
+    Object.assign(cell, judgeInRun(this.#document, cell));
   }
 
   async #runTrial(cell: RunCell, parts: CellParts, number: number, judged: () => void): Promise<void> {
@@ -246,6 +232,9 @@ class Session {
     return this.#signal.aborted && !(this.#request.attendance !== undefined && over);
   }
 }
+
+/** Boots of one cell that its user should hear of before they are made. */
+const MANY_BOOTS = 30;
 
 /** Part of a guest's memory that its filtered dump takes: 4 % was seen; a busy guest has more. */
 const DUMP_SHARE = 0.2;

@@ -1,5 +1,4 @@
-import { MAX_BOOTS } from '../verdict/cell-verdict.js';
-import { bootsNeeded } from '../verdict/statistics.js';
+import { survivorsNeeded } from '../verdict/statistics.js';
 import { checkNames, type RunRequest } from './prepare.js';
 
 /** What a run would do. */
@@ -35,11 +34,14 @@ export async function planRun(request: RunRequest): Promise<RunPlan> {
     const panics = cell.isControl || cell.expected?.verdict === 'panics';
     const control = cell.control === undefined ? undefined : request.cells[cell.control];
     const sequential = cell.control !== undefined && confidence !== undefined;
-    const number = !sequential
-      ? trials
-      : panics
-        ? 1
-        : (bootsNeeded(trials, trials, confidence, MAX_BOOTS) ?? MAX_BOOTS);
+    const alone = cell.control === undefined && !cell.isControl;
+    const number = alone
+      ? (request.uncontrolledTrials ?? trials)
+      : !sequential
+        ? trials
+        : panics
+          ? 1
+          : (survivorsNeeded(trials, confidence)[trials] ?? trials);
     boots += number;
     seconds += number * (panics ? SECONDS.panics : SECONDS.clean);
     if (panics && request.keepDumps !== 'none' && request.dump !== 'none')

@@ -1,6 +1,6 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { cpus, hostname, release, totalmem } from 'node:os';
-import { join, relative, resolve } from 'node:path';
+import { basename, join, relative, resolve } from 'node:path';
 import { execa } from 'execa';
 import { firstLine, InterruptedError, LoopanicError, UsageError } from '../base/errors.js';
 import { contentKey } from '../base/files.js';
@@ -17,14 +17,13 @@ import type { Kernel } from '../kernel/kernel.js';
 import { presentKernel } from '../kernel/store.js';
 import type { BuildOptions } from '../module/build.js';
 import { checkModuleId, ensureModule } from '../module/module.js';
-import type { RunCell, RunDocument } from '../results/run-schema.js';
+import { RULES, type RunCell, type RunDocument } from '../results/run-schema.js';
 import type { MatrixCell } from '../scenario/load-matrix.js';
 import { loadScenario } from '../scenario/load-scenario.js';
 import type { LoadedScenario, Scenario } from '../scenario/scenario-schema.js';
 import type { CellParts, DumpMethod } from '../trial/plan.js';
 import type { Attendance } from '../trial/run-trial.js';
-import { MAX_BOOTS } from '../verdict/cell-verdict.js';
-import { bootsNeeded } from '../verdict/statistics.js';
+import { survivorsNeeded } from '../verdict/statistics.js';
 import { type AccelChoice, chooseAccel } from '../vm/accel.js';
 import type { Accel } from '../vm/qemu-args.js';
 import type { KeepDumps } from './after-crash.js';
@@ -45,8 +44,14 @@ export interface RunRequest {
   skipped?: { kernel: string; why: string }[];
   /** Boots of a cell; with `confidence`, those of a positive control. */
   trials: number;
-  /** A cell with a positive control is booted until a module as bad as the control would have been caught with this probability. */
+  /** Boots of a cell that neither has a positive control nor is one; default: `trials`. */
+  uncontrolledTrials?: number;
+  /** A cell with a positive control is booted until it has as many survivors as this confidence takes. */
   confidence?: number;
+  /** Every cell must have a control, or be expected to panic: its confidence was asked for. */
+  needControls?: boolean;
+  /** A cell of which nothing is expected may panic without being a failure. */
+  noExpectationOk?: boolean;
   /** Trials of a cell that may fail around the guest (infra-error, no-boot) and are then tried again. */
   retries: number;
   /** Cells that are run at a time; default 1. */
@@ -87,7 +92,9 @@ export async function prepare(
       const capture = modules.capture && (await ensureCaptureArchive(image.capture, modules.capture));
       const lun = await ensureLun(entry.scenario, kernel);
       const parts = { module, accel: accel.accel, modules: modules.guest, capture, lun };
-      slots.push({ ...slot, kernel, cell: { ...parts, kernel, loaded: entry, image } });
+      const made = { ...parts, kernel, loaded: entry, image };
+      const key = await cellKey(made, request.dump, await scriptsKey({ loaded: entry, image }));
+      slots.push({ ...slot, kernel, cell: { ...made, key } });
     } catch (error) {
       if (!request.tolerant || !(error instanceof LoopanicError) || error instanceof InterruptedError)
         throw error;
@@ -132,19 +139,26 @@ export async function checkNames(request: RunRequest): Promise<LoadedScenario[]>
   return loaded;
 }
 
+/** A control that is so small that it would take more survivors than this even at best is a mistake. */
+const MOST_SURVIVORS_AT_BEST = 100;
+
 /** A control's panic rate says something of a cell only if both run the same workload, the cell's no shorter; and --confidence rests on that rate. */
-function checkControls({ cells, confidence, matrix, trials }: RunRequest, loaded: LoadedScenario[]): void {
+function checkControls(
+  { cells, confidence, needControls, matrix, trials }: RunRequest,
+  loaded: LoadedScenario[],
+): void {
   const named = ({ kernel, module, scenario }: MatrixCell): string => `${kernel} ${module} ${scenario}`;
-  if (confidence !== undefined && bootsNeeded(trials, trials, confidence, MAX_BOOTS) === null)
+  const best = confidence === undefined ? 1 : survivorsNeeded(trials, confidence)[trials];
+  if (cells.some(({ control }) => control !== undefined) && (best == null || best > MOST_SURVIVORS_AT_BEST))
     throw new UsageError(
       'bad-usage',
-      `--confidence ${confidence}: even if all ${trials} boots of a positive control panic, more than ${MAX_BOOTS} boots of every other cell are needed: raise --trials, or ask for less`,
+      `--confidence ${confidence}: even if all ${trials} boots of a positive control panic, ${best ?? 'more than 1000'} boots of every other cell are needed: raise --trials, or ask for less`,
     );
   const where = matrix ? `${matrix.file}: controls: ` : '';
   for (const [index, cell] of cells.entries()) {
     if (cell.control === undefined) {
       // A panic proves itself.
-      if (confidence !== undefined && !cell.isControl && cell.expected?.verdict !== 'panics')
+      if (needControls && !cell.isControl && cell.expected?.verdict !== 'panics')
         throw new UsageError(
           'no-control',
           `${where}${named(cell)} has no positive control, and without its panic rate --confidence ${confidence} means nothing`,
@@ -155,7 +169,12 @@ function checkControls({ cells, confidence, matrix, trials }: RunRequest, loaded
     const [own, other] = [loaded[index], loaded[cell.control]];
     // Whether pairs must be merged is what some cells are about.
     const told = (entry: LoadedScenario | undefined): string => {
-      const { cycles: _, minMergedPerCycle: __, ...work } = entry?.scenario.workload ?? {};
+      const {
+        cycles: _,
+        minMergedPerCycle: __,
+        minHeaderReadsPerCycle: ___,
+        ...work
+      } = entry?.scenario.workload ?? {};
       return JSON.stringify([entry?.workloadDir, work]);
     };
     const [cycles = 0, least = 0] = [own, other].map((entry) => entry?.scenario.workload.cycles);
@@ -167,8 +186,49 @@ function checkControls({ cells, confidence, matrix, trials }: RunRequest, loaded
   }
 }
 
+/** Names everything that a cell's trials are made of, and the program that runs and reads them: a trial with another key is another experiment. */
+async function cellKey(parts: Omit<CellParts, 'key'>, dump: DumpMethod, scripts: string): Promise<string> {
+  const { kernel, module, loaded, accel, image, modules, capture, lun } = parts;
+  return contentKey(
+    await programKey(),
+    await qemuVersion(),
+    kernel.key,
+    await readFile(module.file),
+    module.id,
+    JSON.stringify(loaded.scenario),
+    scripts,
+    image.key,
+    // Cached by content: their names tell what is in them.
+    ...[basename(modules), basename(capture ?? ''), basename(lun), accel, dump],
+  );
+}
+
+const readOnce = <T>(read: () => Promise<T>): (() => Promise<T>) => {
+  let value: Promise<T> | undefined;
+  return () => {
+    value ??= read();
+    return value;
+  };
+};
+
+/** Content of the compiled program, its tests left out. */
+const programKey = readOnce(async () => {
+  const dir = join(packageRoot, 'dist');
+  const files = (await readdir(dir, { recursive: true }))
+    .filter((name) => name.endsWith('.js') && !name.startsWith('test/'))
+    .sort();
+  const content: (string | Buffer)[] = [];
+  for (const name of files) content.push(name, await readFile(join(dir, name)));
+  return contentKey(...content);
+});
+
+const qemuVersion = readOnce(async () => {
+  const { stdout } = await execa(await needProgram('qemu-system-x86_64'), ['--version']);
+  return stdout.split('\n')[0] ?? '';
+});
+
 /** Content of what runs in a guest beside the image: loopanic's own scripts, the image's, and the workload. */
-async function scriptsKey({ loaded, image }: CellSlot): Promise<string> {
+async function scriptsKey({ loaded, image }: Pick<CellSlot, 'loaded' | 'image'>): Promise<string> {
   const content: (string | Buffer)[] = [await readFile(image.guestScript)];
   for (const dir of [join(imagesDir, 'guest'), loaded.workloadDir]) {
     const entries = await readdir(dir, { recursive: true, withFileTypes: true });
@@ -186,7 +246,6 @@ async function newDocument(
   accel: AccelChoice,
   slots: CellSlot[],
 ): Promise<RunDocument> {
-  const { stdout } = await execa(await needProgram('qemu-system-x86_64'), ['--version']);
   const { version } = JSON.parse(await readFile(join(packageRoot, 'package.json'), 'utf8')) as {
     version: string;
   };
@@ -207,9 +266,20 @@ async function newDocument(
       accel: accel.accel,
       accelReason: accel.reason,
     },
-    versions: { loopanic: version, node: process.versions.node, qemu: stdout.split('\n')[0] ?? '' },
+    rules: RULES,
+    versions: {
+      loopanic: version,
+      code: await programKey(),
+      node: process.versions.node,
+      qemu: await qemuVersion(),
+    },
     matrix: request.matrix ?? null,
-    request: { trials: request.trials, dump: request.dump, seed: request.seed ?? null },
+    request: {
+      trials: request.trials,
+      dump: request.dump,
+      seed: request.seed ?? null,
+      noExpectationOk: request.noExpectationOk ?? false,
+    },
     confidence: request.confidence ?? null,
     retries: request.retries,
     skipped: request.skipped ?? [],
@@ -242,11 +312,13 @@ async function newCell(
   const info = slot.cell?.module.info;
   return {
     ...nameOf(slot),
+    key: slot.cell?.key ?? '',
+    unmade: slot.cell ? null : slot.why,
     control,
     isControl: cell.isControl ?? false,
     statistics: null,
-    verdict: slot.cell ? null : 'inconclusive',
-    reason: slot.cell ? 'not run' : `it cannot be made: ${slot.why}`,
+    verdict: null,
+    reason: 'not run',
     warnings: [],
     ...(cell.expected ? { expected: cell.expected } : {}),
     kernelInfo: kernel && {
@@ -261,7 +333,8 @@ async function newCell(
     scripts: await scriptsKey(slot),
     repeat: repeatArguments(cell, request, image.name),
     scenarioDefinition: definition,
-    wantedTrials: request.trials,
+    wantedTrials:
+      control === null && !cell.isControl ? (request.uncontrolledTrials ?? request.trials) : request.trials,
     durationSeconds: 0,
     trials: [],
   };

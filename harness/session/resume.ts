@@ -1,34 +1,149 @@
-import { readFile, rm } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { UsageError } from '../base/errors.js';
-import { outcomeSchema } from '../outcome/outcome-schema.js';
+import * as z from 'zod';
+import { firstLine, hasErrno, UsageError } from '../base/errors.js';
+import { writeJson } from '../base/files.js';
+import type { Progress } from '../base/progress.js';
+import { outcomeSchema, type TrialOutcome } from '../outcome/outcome-schema.js';
 import type { RunFolder } from '../results/run-folder.js';
 import type { RunCell, RunDocument, RunTrial } from '../results/run-schema.js';
+import { concludeTrial, type ReadingPlan, TRIAL_FILES } from '../trial/conclude.js';
 
 /**
- * Takes what an earlier, unfinished run has: its trials go into `document`, which was prepared anew for the same cells. A trial whose outcome was saved counts
- * even if run.json does not know it yet; one that was cut off is removed and comes again. Throws UsageError if the run was another one.
+ * Takes what an earlier, unfinished run has: its trials go into `document`, which was prepared anew for the same cells. A trial whose outcome was not saved is judged by its logs: what a guest said
+ * counts, whatever became of the process that listened. Nothing is removed; where nothing was found, the trial stays as one that was cut off, and the next number comes. Throws UsageError if the
+ * run was another one, or is damaged.
  */
-export async function adoptTrials(folder: RunFolder, document: RunDocument): Promise<void> {
+export async function adoptTrials(
+  folder: RunFolder,
+  document: RunDocument,
+  progress: Progress,
+): Promise<void> {
   const earlier = await folder.read();
   const other = difference(earlier, document);
   if (other) throw new UsageError('other-run', `--resume ${folder.id}: ${other}: start a new run`);
   document.startedAt = earlier.startedAt;
   document.durationSeconds = earlier.durationSeconds;
   document.resumedAt = [...earlier.resumedAt, new Date().toISOString()];
+  // All of it is read before any of it is believed.
+  const adopted: RunTrial[][] = [];
+  for (const [index, cell] of document.cells.entries())
+    adopted.push(await trialsOf(folder, cell, earlier.cells[index]?.trials ?? []));
   for (const [index, cell] of document.cells.entries()) {
-    const before = earlier.cells[index];
-    cell.durationSeconds = before?.durationSeconds ?? 0;
-    for (let number = 1; ; number++) {
-      const known = before?.trials.find(({ trial }) => trial === number);
-      const trial = known ?? (await savedTrial(folder, cell, number));
-      if (!trial || trial.interrupted) break;
+    cell.durationSeconds = earlier.cells[index]?.durationSeconds ?? 0;
+    const known = earlier.cells[index]?.trials.length ?? 0;
+    for (const trial of adopted[index] ?? []) {
       cell.trials.push(trial);
+      if (trial.trial <= known) continue;
+      await writeJson(join(folder.path, trial.folder, TRIAL_FILES.outcome), outcomeOf(trial));
+      progress.line(
+        `${cell.kernel} ${cell.module} ${cell.scenario} trial ${trial.trial}, which the earlier run did not come to record: ${trial.outcome}: ${trial.reason}`,
+      );
     }
-    // Whatever comes after was cut off.
-    for (let number = cell.trials.length + 1; number <= cell.trials.length + 2; number++)
-      await rm(join(folder.path, folder.trialPath(cell, number)), { recursive: true, force: true });
   }
+}
+
+/** The trials of a cell, by run.json and by what is on disk. */
+async function trialsOf(folder: RunFolder, cell: RunCell, known: readonly RunTrial[]): Promise<RunTrial[]> {
+  const damaged = (what: string): UsageError =>
+    new UsageError(
+      'bad-run',
+      `--resume ${folder.id}: ${cell.kernel} ${cell.module} ${cell.scenario}: ${what}: the run is damaged; start a new one`,
+    );
+  const numbers = await folder.trialNumbers(cell);
+  const trials: RunTrial[] = [];
+  for (let number = 1; number <= Math.max(known.length, numbers.at(-1) ?? 0); number++) {
+    if (!numbers.includes(number)) throw damaged(`the folder of trial ${number} is not there`);
+    const relative = folder.trialPath(cell, number);
+    const dir = join(folder.path, relative);
+    const before = known[number - 1];
+    const saved = await savedOutcome(dir, damaged);
+    if (before) {
+      if (!saved) throw damaged(`${relative} has no ${TRIAL_FILES.outcome}`);
+      trials.push(before);
+      continue;
+    }
+    const outcome = saved ?? (await cutOff(dir, cell, number, damaged));
+    const wrong = foreign(outcome, cell, number);
+    if (wrong) throw damaged(`${relative}: ${wrong}`);
+    trials.push({ ...outcome, folder: relative, dump: null, analysis: null });
+  }
+  return trials;
+}
+
+async function savedOutcome(
+  dir: string,
+  damaged: (what: string) => UsageError,
+): Promise<TrialOutcome | null> {
+  const file = join(dir, TRIAL_FILES.outcome);
+  const text = await readFile(file, 'utf8').catch((error: unknown) => {
+    if (hasErrno(error, 'ENOENT')) return null;
+    throw error;
+  });
+  if (text === null) return null;
+  try {
+    return outcomeSchema.parse(JSON.parse(text));
+  } catch (error) {
+    throw damaged(
+      `${file} cannot be read (${error instanceof z.ZodError ? 'not an outcome' : firstLine(error)})`,
+    );
+  }
+}
+
+/** The outcome of a trial that was cut off, from its logs. */
+async function cutOff(
+  dir: string,
+  cell: RunCell,
+  number: number,
+  damaged: (what: string) => UsageError,
+): Promise<TrialOutcome> {
+  const text = await readFile(join(dir, TRIAL_FILES.plan), 'utf8').catch(() => null);
+  if (text !== null) {
+    let plan: ReadingPlan;
+    try {
+      plan = JSON.parse(text) as ReadingPlan;
+    } catch (error) {
+      throw damaged(`${join(dir, TRIAL_FILES.plan)} cannot be read (${firstLine(error)})`);
+    }
+    return concludeTrial(plan, dir, { why: 'cut-off' }, {});
+  }
+  // The plan is saved before QEMU starts.
+  if ((await readdir(dir)).some((name) => !name.endsWith('.tmp')))
+    throw damaged(`${dir} has logs, but no ${TRIAL_FILES.plan} to read them by`);
+  return {
+    schemaVersion: 1,
+    kernel: cell.kernel,
+    module: cell.module,
+    scenario: cell.scenario,
+    trial: number,
+    cellKey: cell.key,
+    seed: 0,
+    outcome: 'infra-error',
+    reason: 'cut off before its guest was started',
+    signature: null,
+    corrupted: false,
+    interrupted: true,
+    phase: 'boot',
+    timings: {},
+    accel: 'tcg',
+    guest: null,
+    workload: null,
+    evidence: [],
+    warnings: [],
+  };
+}
+
+/** What shows that an outcome is not of this trial of this cell, or null. */
+function foreign(outcome: TrialOutcome, cell: RunCell, number: number): string | null {
+  for (const key of ['kernel', 'module', 'scenario'] as const)
+    if (outcome[key] !== cell[key]) return `its outcome is of the ${key} ${outcome[key]}`;
+  if (outcome.trial !== number) return `its outcome is of trial ${outcome.trial}`;
+  if (outcome.cellKey !== cell.key) return 'its outcome is of another build, plan or program';
+  return null;
+}
+
+function outcomeOf({ folder: _, dump: __, analysis: ___, ...outcome }: RunTrial): TrialOutcome {
+  return outcome;
 }
 
 /** What makes two documents two different runs, or null. */
@@ -37,8 +152,8 @@ function difference(earlier: RunDocument, now: RunDocument): string | null {
     document.cells.map(({ kernel, module, scenario }) => `${kernel} ${module} ${scenario}`).join(', ');
   if (names(earlier) !== names(now)) return `its cells were ${names(earlier)}, and now are ${names(now)}`;
   const asked = (document: RunDocument): Record<string, unknown> => {
-    const { request, confidence, retries, host } = document;
-    return { ...request, confidence, retries, accel: host.accel };
+    const { request, confidence, retries, host, versions, rules } = document;
+    return { ...request, confidence, retries, accel: host.accel, ...versions, rules };
   };
   const wanted = asked(now);
   for (const [key, value] of Object.entries(asked(earlier)))
@@ -52,18 +167,10 @@ function difference(earlier: RunDocument, now: RunDocument): string | null {
       'image',
       'scripts',
       'control',
+      'key',
     ] as const)
       if (JSON.stringify(before?.[key]) !== JSON.stringify(cell[key]))
         return `${cell.kernel} ${cell.module} ${cell.scenario} has another ${key} now`;
   }
   return null;
-}
-
-/** A trial that was saved after run.json was. */
-async function savedTrial(folder: RunFolder, cell: RunCell, number: number): Promise<RunTrial | null> {
-  const relative = folder.trialPath(cell, number);
-  const text = await readFile(join(folder.path, relative, 'outcome.json'), 'utf8').catch(() => null);
-  if (text === null) return null;
-  const outcome = outcomeSchema.parse(JSON.parse(text));
-  return { ...outcome, folder: relative, dump: null, analysis: null };
 }

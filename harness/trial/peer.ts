@@ -2,16 +2,14 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { InfraError } from '../base/errors.js';
-import { CrashReader } from '../outcome/crash-report.js';
 import type { TrialEnd } from '../outcome/decide.js';
-import { GuestMarkers, LineSplitter } from '../outcome/guest-markers.js';
-import { followFile } from '../vm/follow-file.js';
 import type { VmSpec } from '../vm/qemu-args.js';
 import type { SshKeys } from '../vm/ssh.js';
 import { startVm } from '../vm/vm.js';
+import { TRIAL_FILES } from './conclude.js';
+import { ObservedGuest } from './observe.js';
 import { openInitramfs } from './payload.js';
 import { kernelArgs, type TrialPlan } from './plan.js';
-import { CRASH_QUIET_SECONDS, Watchdog } from './watchdog.js';
 
 /** The guest that the target is in, where it is not the initiator's own. `await using` ends it. */
 export interface Peer extends AsyncDisposable {
@@ -43,8 +41,6 @@ export async function startPeer(
   }
 }
 
-/** The target guest's console, in the trial's folder. */
-export const TARGET_LOG = 'target-serial.log';
 const NAME = 'the target guest';
 /** Its console tells what crashed; the guest whose memory would be dumped is the other one, so this is no `crashed`. */
 const CRASHED: TrialEnd = { why: 'exited', words: 'it crashed', code: null, of: NAME };
@@ -70,9 +66,9 @@ async function boot(
   const socket = join(home, 'link');
   const initramfs = stack.use(await openInitramfs(plan, keys, false, 'target'));
   const logs = {
-    console: join(dir, TARGET_LOG),
-    guest: join(dir, 'target-guest.log'),
-    qemu: join(dir, 'target-qemu.log'),
+    console: join(dir, TRIAL_FILES.peerConsole),
+    guest: join(dir, TRIAL_FILES.peerGuest),
+    qemu: join(dir, TRIAL_FILES.peerQemu),
   };
   const vm = stack.use(
     await startVm(
@@ -99,35 +95,34 @@ async function boot(
   const serving = new Promise<void>((resolve) => {
     serve = resolve;
   });
-  const markers = new GuestMarkers(plan.token);
-  const crashes = new CrashReader();
-  const watchdog = new Watchdog(plan.scenario.limits, (how) =>
-    end(how.why === 'silent' || how.why === 'stalled' ? { ...how, of: NAME } : CRASHED),
-  );
-  // Once it serves it has nothing more to tell but that it is alive.
-  watchdog.start();
-  stack.defer(() => watchdog.stop());
-  const console = new LineSplitter((line) => {
-    crashes.push(line);
-    if (crashes.crash) {
-      watchdog.crashed(CRASH_QUIET_SECONDS);
-      if (crashes.crashComplete) end(CRASHED);
-    }
-    if (markers.push(line) || markers.phase === 'boot') watchdog.progress();
-    if (markers.failure !== undefined)
-      end({ why: 'not-started', message: `a step failed in ${NAME}: ${markers.failure}` });
-    if (line.text.endsWith(`loopanic:${plan.token}: serving`)) {
+  const guest = new ObservedGuest({
+    token: plan.token,
+    limits: plan.scenario.limits,
+    dir,
+    onEnd: (how) =>
+      end(
+        how.why === 'silent' || how.why === 'stalled'
+          ? { ...how, of: NAME }
+          : how.why === 'crashed'
+            ? CRASHED
+            : how,
+      ),
+    onMarker: () => {
+      if (markers.failure !== undefined)
+        end({ why: 'not-started', message: `a step failed in ${NAME}: ${markers.failure}` });
+      if (!markers.serving) return;
+      // It has nothing more to tell but that it is alive.
       watchdog.attended = true;
       serve();
-    }
+    },
+    onCrash: () => {
+      if (guest.crashes.crashComplete) end(CRASHED);
+    },
   });
-  stack.use(
-    await followFile(logs.console, (chunk) => {
-      watchdog.sign('console');
-      console.push(chunk);
-    }),
-  );
-  stack.use(await followFile(logs.guest, () => watchdog.sign('guest')));
+  const { markers, watchdog } = guest;
+  watchdog.start();
+  stack.defer(() => watchdog.stop());
+  stack.use(await guest.follow(logs));
   vm.exited.then(({ words, code }) => end({ why: 'exited', words, code, of: NAME }));
   const stop = (): void => end({ why: 'interrupted' });
   signal.addEventListener('abort', stop, { once: true });

@@ -12,6 +12,8 @@ export interface TrialPlan {
   kernel: string;
   module: string;
   trial: number;
+  /** Names everything that the cell is made of, and the program that runs it. */
+  cellKey: string;
   /** Seed of the workload's random choices. */
   seed: number;
   /** Marks what this trial's guest says. */
@@ -56,6 +58,8 @@ export interface CellParts {
   /** The crash kernel's initramfs; null if this kernel cannot be one. */
   capture: string | null;
   lun: string;
+  /** Names all of these, and the program that runs them. */
+  key: string;
 }
 
 /** What a guest is: the target, the initiator, or both over loopback. */
@@ -81,6 +85,7 @@ export function planTrial(parts: CellParts, trial: number, seed: number, dump: D
     kernel: kernel.id,
     module: module.id,
     trial,
+    cellKey: parts.key,
     seed,
     token: randomBytes(4).toString('hex'),
     scenario,
@@ -124,6 +129,7 @@ export function planTrial(parts: CellParts, trial: number, seed: number, dump: D
       cycles: scenario.workload.cycles,
       minMergedPerCycle:
         scenario.workload.minMergedPerCycle ?? Math.floor(scenario.filesystem.allocationGroups / 2),
+      minHeaderReadsPerCycle: scenario.workload.minHeaderReadsPerCycle,
     },
   };
 }
@@ -135,6 +141,9 @@ export function kernelArgs(plan: TrialPlan): string[] {
     'console=ttyS0',
     'loglevel=6',
     'printk.devkmsg=on',
+    'printk.time=1',
+    // All of a trial's messages fit: they are read from there at its end.
+    'log_buf_len=4M',
     'oops=panic',
     'panic=0',
     // A busy host's TCG timer can fail the check, which panics; RHEL's kernels panic on lockups that a vPMU only imagines.
@@ -178,6 +187,7 @@ export function guestPlan(plan: TrialPlan, hold: boolean, role: GuestRole): stri
     NOMERGES: scenario.block.nomerges,
     WRITEBACK: scenario.filesystem.writebackCentiseconds ?? '',
     ALLOCATION_GROUPS: scenario.filesystem.allocationGroups,
+    SECTOR_SIZE: scenario.filesystem.sectorSize,
     CYCLES: scenario.workload.cycles,
     // Without random free lists there is no luck to deal anew.
     SHUFFLE_OBJECTS: plan.profile.freelistRandom ? scenario.workload.shuffleObjects : 0,

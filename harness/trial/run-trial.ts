@@ -1,21 +1,16 @@
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { firstLine, hasErrno, InfraError } from '../base/errors.js';
+import { firstLine } from '../base/errors.js';
 import { writeJson } from '../base/files.js';
-import { classifyLog, type LogEvidence } from '../outcome/classify.js';
-import { CrashReader } from '../outcome/crash-report.js';
-import { decideOutcome, type TrialEnd } from '../outcome/decide.js';
-import { FactReader } from '../outcome/guest-facts.js';
-import { firstMarker, GuestMarkers, LineSplitter } from '../outcome/guest-markers.js';
+import type { TrialEnd } from '../outcome/decide.js';
 import type { TrialOutcome } from '../outcome/outcome-schema.js';
-import { followFile } from '../vm/follow-file.js';
 import { makeSshKeys, type SshKeys } from '../vm/ssh.js';
 import { type RunningVm, startVm } from '../vm/vm.js';
+import { concludeTrial, TRIAL_FILES } from './conclude.js';
+import { ObservedGuest } from './observe.js';
 import { openInitramfs } from './payload.js';
-import { startPeer, TARGET_LOG } from './peer.js';
+import { startPeer } from './peer.js';
 import { kernelArgs, type TrialPlan } from './plan.js';
 import { dumpPorts, takeDump } from './take-dump.js';
-import { CRASH_QUIET_SECONDS, Watchdog } from './watchdog.js';
 
 /** A person's wishes for one trial. */
 export interface Attendance {
@@ -44,7 +39,7 @@ export interface TrialCallbacks {
 }
 
 /**
- * Runs one trial in `dir` (which exists and is empty) and leaves serial.log, guest.log, qemu.log and outcome.json there. Never throws for what
+ * Runs one trial in `dir` (which exists and is empty) and leaves plan.json, serial.log, guest.log, qemu.log and outcome.json there. Never throws for what
  * happens to the guest: that is an outcome. `signal` ends the trial; what is known by then is saved.
  */
 export async function runTrial(
@@ -54,54 +49,20 @@ export async function runTrial(
   callbacks: TrialCallbacks = {},
   attendance: Attendance = { hold: false, keep: false },
 ): Promise<TrialOutcome> {
-  const markers = new GuestMarkers(plan.token);
-  const facts = new FactReader(plan.token);
+  const timings: Record<string, number> = {};
   let started = performance.now();
   const since = (): number => Math.round(performance.now() - started) / 1000;
-  const timings: Record<string, number> = {};
+  // Before the guest says a word: whoever finds its logs can read them.
+  await writeJson(join(dir, TRIAL_FILES.plan), plan);
   const conclude = async (end: TrialEnd): Promise<TrialOutcome> => {
     timings.outcome ??= since();
-    const { receiver } = plan.scenario;
-    const own = classifyLog(await readLog(dir, LOG), receiver);
-    const targetLog = plan.scenario.target === 'peer' ? await readLog(dir, TARGET_LOG) : '';
-    const target = classifyLog(targetLog, receiver);
-    // The guest with the target is part of the trial: what it says counts as much.
-    const [log, file] =
-      own.outcome === 'no-crash' && target.outcome !== 'no-crash' ? [target, TARGET_LOG] : [own, LOG];
-    const booted = firstMarker(targetLog, plan.token);
-    const elsewhere = target.warnings.filter(({ line }) => line > booted);
-    const guest = facts.facts(plan.profile.hardenedUsercopyBuilt);
-    const decision = decideOutcome(log, markers, guest, plan.expected, end, elsewhere);
-    const cite =
-      (name: string) =>
-      (entry: LogEvidence): TrialOutcome['evidence'][number] => ({ file: name, ...entry });
-    const outcome: TrialOutcome = {
-      schemaVersion: 1,
-      kernel: plan.kernel,
-      module: plan.module,
-      scenario: plan.scenario.name,
-      trial: plan.trial,
-      seed: plan.seed,
-      ...decision,
-      signature: log.signature,
-      // A panic counts, whoever stopped what came after it.
-      interrupted: end.why === 'interrupted' && log.outcome === 'no-crash',
-      phase: markers.phase,
-      timings,
-      accel: plan.accel,
-      guest,
-      workload: markers.work,
-      evidence: log.evidence.map(cite(file)),
-      warnings: [...own.warnings.map(cite(LOG)), ...target.warnings.map(cite(TARGET_LOG))],
-    };
-    await writeJson(join(dir, 'outcome.json'), outcome);
+    const outcome = await concludeTrial(plan, dir, end, timings);
+    await writeJson(join(dir, TRIAL_FILES.outcome), outcome);
     return outcome;
   };
   // A crash is judged and saved before its dump is taken: how that goes cannot change the outcome.
   let known: TrialOutcome | undefined;
   const end = await watch(plan, dir, signal, callbacks, attendance, {
-    markers,
-    facts,
     since,
     timings,
     start: () => {
@@ -112,23 +73,11 @@ export async function runTrial(
     },
   });
   if (!known) return conclude(end);
-  await writeJson(join(dir, 'outcome.json'), { ...known, timings });
+  await writeJson(join(dir, TRIAL_FILES.outcome), { ...known, timings });
   return { ...known, timings };
 }
 
-const LOG = 'serial.log';
-
-/** A log of this trial; empty if its QEMU was never started. One that cannot be read must not pass for an empty one. */
-function readLog(dir: string, name: string): Promise<string> {
-  return readFile(join(dir, name), 'latin1').catch((error: unknown) => {
-    if (hasErrno(error, 'ENOENT')) return '';
-    throw new InfraError('log-lost', `${join(dir, name)} cannot be read: ${firstLine(error)}`, error);
-  });
-}
-
 interface Observed {
-  markers: GuestMarkers;
-  facts: FactReader;
   since: () => number;
   timings: Record<string, number>;
   /** QEMU starts now: seconds count from here. */
@@ -144,7 +93,7 @@ async function watch(
   signal: AbortSignal,
   callbacks: TrialCallbacks,
   attendance: Attendance,
-  { markers, facts, since, timings, start, crashed }: Observed,
+  { since, timings, start, crashed }: Observed,
 ): Promise<TrialEnd> {
   if (signal.aborted) return { why: 'interrupted' };
   let finish: (end: TrialEnd) => void = () => {};
@@ -156,32 +105,34 @@ async function watch(
     held = resolve;
   });
   const { limits } = plan.scenario;
-  const watchdog = new Watchdog(limits, (end) => finish(end));
-  const crashes = new CrashReader();
-  const enter = (): void => {
-    timings[markers.phase] ??= since();
-    const { work } = markers;
-    callbacks.onStatus?.(
-      markers.phase + (work && markers.phase === 'workload' ? `, cycle ${work.cycles + 1}` : ''),
-    );
-  };
-  const console = new LineSplitter((line) => {
-    crashes.push(line);
-    if (markers.push(line)) {
-      watchdog.progress();
+  const guest = new ObservedGuest({
+    token: plan.token,
+    limits,
+    dir,
+    onEnd: (end) => finish(end),
+    onMarker: () => {
       enter();
       if (markers.failure !== undefined) finish({ why: 'step-failed' });
       else if (markers.finished) finish({ why: 'finished' });
       watchdog.attended = markers.holding;
       if (markers.holding) held();
-    } else if (markers.phase === 'boot') watchdog.progress();
-    if (crashes.crash) {
-      watchdog.crashed(CRASH_QUIET_SECONDS);
+    },
+    onCrash: () => {
       // The rest of the report is still printed while a dump is taken; without one the guest ends here.
-      if (crashes.crashComplete || (plan.dump === 'kdump' && crashes.crashTold)) finish({ why: 'crashed' });
-    }
+      if (guest.crashes.crashComplete || (plan.dump === 'kdump' && guest.crashes.crashTold))
+        finish({ why: 'crashed' });
+    },
+    onConsole: callbacks.onConsole,
   });
-  const guestLog = new LineSplitter((line) => facts.push(line.text));
+  const { markers, facts, watchdog } = guest;
+  const enter = (): void => {
+    timings[markers.phase] ??= since();
+    const { work } = markers;
+    callbacks.onStatus?.(
+      markers.phase +
+        (work && markers.phase === 'workload' ? `, cycle ${work.cycles + 1} of ${plan.expected.cycles}` : ''),
+    );
+  };
   const onAbort = (): void => finish({ why: 'interrupted' });
   signal.addEventListener('abort', onAbort);
 
@@ -196,9 +147,9 @@ async function watch(
     start();
     enter();
     const logs = {
-      console: join(dir, LOG),
-      guest: join(dir, 'guest.log'),
-      qemu: join(dir, 'qemu.log'),
+      console: join(dir, TRIAL_FILES.console),
+      guest: join(dir, TRIAL_FILES.guest),
+      qemu: join(dir, TRIAL_FILES.qemu),
     };
     await using vm = await startVm(
       {
@@ -216,15 +167,7 @@ async function watch(
       logs,
       signal,
     );
-    await using _console = await followFile(logs.console, (chunk) => {
-      watchdog.sign('console');
-      console.push(chunk);
-      callbacks.onConsole?.(chunk);
-    });
-    await using _guestLog = await followFile(logs.guest, (chunk) => {
-      watchdog.sign('guest');
-      guestLog.push(chunk);
-    });
+    await using _followed = await guest.follow(logs);
     watchdog.start();
     vm.exited.then(({ words, code }) => finish({ why: 'exited', words, code }));
     const attended = attendance.attend?.({ vm, keys, dir, holding });
@@ -237,7 +180,7 @@ async function watch(
     watchdog.stop();
     if (end.why === 'crashed' && plan.dump !== 'none') {
       await crashed(end);
-      const { silenceSeconds } = limits;
+      const silenceSeconds = limits.silenceSeconds * watchdog.slowness;
       const kdumpLoaded = facts.told('kdump.loaded') === '1';
       const onStatus = (text: string): void => callbacks.onStatus?.(text);
       const consoleQuietSeconds = (): number => watchdog.consoleQuietSeconds();
@@ -251,6 +194,8 @@ async function watch(
       ? !['interrupted', 'exited', 'left'].includes(end.why)
       : end.why === 'finished';
     if (attended && stays) await Promise.race([attended.catch(() => {}), vm.exited, aborted(signal)]);
+    // Before what is left of its output is read: a guest may go on for ever.
+    await vm.stop();
     return end;
   } catch (error) {
     if (signal.aborted) return { why: 'interrupted' };

@@ -1,42 +1,74 @@
+import { statfs } from 'node:fs/promises';
 import type { TrialEnd } from '../outcome/decide.js';
+import { MOST_BYTES } from './conclude.js';
 
 /** A report that does not end (the guest died while printing it) is taken as it is after so many seconds without a byte. */
 export const CRASH_QUIET_SECONDS = 5;
+/** Seconds from QEMU's start to the guest's first script on the machine that the limits were chosen on (TCG, two cores, idle): what is slower gets more time. */
+const USUAL_BOOT_SECONDS = 6;
+/** No host is so slow that a guest could not be told from a dead one. */
+const MOST_SLOWNESS = 40;
+/** A kernel that prints and prints has this many times `stallSeconds` to come to its first script. */
+const BOOT_FACTOR = 10;
+/** Fewer free bytes than this on the file system of the logs: QEMU drops what it cannot write, without a word. */
+const LEAST_FREE_BYTES = 8 * 2 ** 20;
+const INTERVAL_MS = 250;
 
 /**
- * Ends a trial on evidence of a hang, never on total time: `silenceSeconds` without a byte from the guest (it sends a heartbeat every two
- * seconds), or `stallSeconds` of heartbeats without a new phase or cycle.
+ * Ends a trial on evidence of a hang, never on its total time: `silenceSeconds` without a byte from the guest (it sends a heartbeat every two
+ * seconds), or `stallSeconds` of heartbeats without a new phase or cycle. On a slow host both are longer, by the time that this guest took to boot. What a guest says has an end too: a console
+ * that repeats itself is no headway, and one that never stops is ended.
  */
 export class Watchdog {
-  /** A person is in charge of the guest's pace: only silence counts. */
+  /** A person is in charge of the guest's pace, or it waits for another: only silence counts. */
   attended = false;
   readonly #limits: { silenceSeconds: number; stallSeconds: number };
   readonly #end: (end: TrialEnd) => void;
+  /** Folder of the logs. */
+  readonly #dir: string;
+  readonly #seen = new Set<string>();
   #timer: NodeJS.Timeout | undefined;
-  #lastSign = performance.now();
-  #lastConsole = performance.now();
-  #lastProgress = performance.now();
-  #crashQuietSeconds: number | undefined;
+  #started = performance.now();
+  #lastSign = this.#started;
+  #lastConsole = this.#started;
+  #lastProgress = this.#started;
+  #crashedAt: number | undefined;
+  #bytes = 0;
+  #booted = false;
+  #slowness = 1;
 
-  constructor(limits: { silenceSeconds: number; stallSeconds: number }, end: (end: TrialEnd) => void) {
+  constructor(
+    limits: { silenceSeconds: number; stallSeconds: number },
+    dir: string,
+    end: (end: TrialEnd) => void,
+  ) {
     this.#limits = limits;
+    this.#dir = dir;
     this.#end = end;
   }
 
+  /** How many times slower than usual this guest boots; 1 at least. */
+  get slowness(): number {
+    return this.#slowness;
+  }
+
   start(): void {
-    this.sign('console');
-    this.progress();
-    this.#timer = setInterval(() => this.#check(), 250);
+    this.#started = performance.now();
+    this.#lastSign = this.#lastConsole = this.#lastProgress = this.#started;
+    this.#timer = setInterval(() => void this.#check(), INTERVAL_MS);
   }
 
   stop(): void {
     clearInterval(this.#timer);
+    this.#timer = undefined;
   }
 
   /** The guest sent something. */
-  sign(from: 'console' | 'guest'): void {
+  sign(from: 'console' | 'guest', bytes: number): void {
     this.#lastSign = performance.now();
     if (from === 'console') this.#lastConsole = this.#lastSign;
+    this.#bytes += bytes;
+    if (this.#bytes > MOST_BYTES) this.#end({ why: 'flooded', mib: MOST_BYTES / 2 ** 20 });
   }
 
   /** Seconds since the last byte on the console. */
@@ -49,19 +81,46 @@ export class Watchdog {
     this.#lastProgress = performance.now();
   }
 
-  /** A crash report has begun: after `quietSeconds` without a new byte on the console, no more of it will come. */
-  crashed(quietSeconds: number): void {
-    this.#crashQuietSeconds = quietSeconds;
+  /** A line of a kernel that boots: headway, unless it was there before. */
+  bootLine(text: string): void {
+    const kind = text.replace(/\d+/g, '0').slice(0, 120);
+    if (this.#seen.has(kind)) return;
+    this.#seen.add(kind);
+    this.progress();
   }
 
-  #check(): void {
+  /** The guest's first script runs: how long that took is how slow it is. */
+  booted(): void {
+    if (this.#booted) return;
+    this.#booted = true;
+    const seconds = (performance.now() - this.#started) / 1000;
+    this.#slowness = Math.min(MOST_SLOWNESS, Math.max(1, seconds / USUAL_BOOT_SECONDS));
+  }
+
+  /** A crash report has begun: once the console is quiet for a while, no more of it will come. */
+  crashed(): void {
+    this.#crashedAt ??= performance.now();
+  }
+
+  async #check(): Promise<void> {
     const seconds = (since: number): number => (performance.now() - since) / 1000;
-    const { silenceSeconds, stallSeconds } = this.#limits;
-    if (this.#crashQuietSeconds !== undefined) {
-      if (seconds(this.#lastConsole) >= this.#crashQuietSeconds) this.#end({ why: 'crashed' });
-    } else if (seconds(this.#lastSign) >= silenceSeconds)
-      this.#end({ why: 'silent', seconds: silenceSeconds });
-    else if (!this.attended && seconds(this.#lastProgress) >= stallSeconds)
-      this.#end({ why: 'stalled', seconds: stallSeconds });
+    const slow = this.#slowness;
+    const [silence, stall] = [this.#limits.silenceSeconds * slow, this.#limits.stallSeconds * slow];
+    if (this.#crashedAt !== undefined) {
+      // One that goes on printing behind a report without an end is not waited for.
+      if (seconds(this.#lastConsole) >= CRASH_QUIET_SECONDS * slow || seconds(this.#crashedAt) >= stall)
+        this.#end({ why: 'crashed' });
+    } else if (seconds(this.#lastSign) >= silence) this.#end({ why: 'silent', seconds: Math.round(silence) });
+    else if (!this.attended && seconds(this.#lastProgress) >= stall)
+      this.#end({ why: 'stalled', seconds: Math.round(stall) });
+    else if (!this.#booted && seconds(this.#started) >= BOOT_FACTOR * stall)
+      this.#end({ why: 'stalled', seconds: Math.round(BOOT_FACTOR * stall) });
+    const free = await statfs(this.#dir).then(
+      ({ bavail, bsize }) => bavail * bsize,
+      // A folder that is gone takes no logs either.
+      () => 0,
+    );
+    if (this.#timer !== undefined && free < LEAST_FREE_BYTES)
+      this.#end({ why: 'disk-full', freeMiB: Math.floor(free / 2 ** 20) });
   }
 }

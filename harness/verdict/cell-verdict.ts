@@ -1,19 +1,21 @@
 import type { TrialOutcome } from '../outcome/outcome-schema.js';
 import type { Verdict } from '../scenario/matrix-schema.js';
-import { bootsNeeded, missChance, type Rate, rateOf } from './statistics.js';
+import { detectable, missBound, type Rate, rateOf, survivorsNeeded } from './statistics.js';
 
 /** What a cell's trials amount to. Trials that count ended in a panic of the sought kind or survived. */
 export interface CellStatistics {
   counted: number;
   panicked: number;
   survived: number;
-  /** Infra errors and guests that never booted, which were tried again. */
+  /** Infra errors and guests that never booted, about which no kernel complained: they were tried again. */
   retried: number;
-  /** Hangs, other crashes, warnings, unreadable reports, panics whose dump shows another cause. */
+  /** Trials that ended with their run, and of which nothing but their beginning is known. */
+  cutOff: number;
+  /** Hangs, other crashes, warnings, unreadable reports, panics whose dump shows another cause or whose guest was not as asked. */
   odd: number;
   /** Share of counted trials that panicked, with its 95 % interval. */
   rate: Rate | null;
-  /** Chance that a module as bad as the positive control would have looked clean too. */
+  /** Largest share of runs, over all panic probabilities, in which a module as bad as the positive control would be called clean; null if the control says nothing of it. */
   missChance: number | null;
 }
 
@@ -26,40 +28,61 @@ export interface CellJudgement {
   statistics: CellStatistics;
 }
 
+/** What a cell's positive control showed. */
+export interface ControlResult {
+  statistics: CellStatistics;
+  /** Settings, beside the module under test, in which the cell differs from it: its panic rate is then no measure of the cell. */
+  differs: readonly string[];
+}
+
 /** What is asked of a cell. */
 export interface CellGoal {
   /** Survivors wanted for `clean`. */
   trials: number;
-  /** They were reckoned from the control's rate, to reach a confidence. */
-  sequential: boolean;
+  /** Of a verdict `clean` beside a comparable control. */
+  confidence: number;
   /** It is the positive control of others: it must panic. */
   isControl: boolean;
-  /** Its own positive control's numbers, if it has one. */
-  control: CellStatistics | null;
+  /** Its own positive control, if it has one. */
+  control: ControlResult | null;
 }
 
 /** A trial, and what the analysis of its dump concluded, if there was one. */
 export type JudgedTrial = TrialOutcome & { analysis?: { sought: string; text: string } | null };
 
-/** A sequential test has no end if its control hardly ever panics. */
-export const MAX_BOOTS = 200;
+/** Confidence of `clean` where none is asked for. */
+export const DEFAULT_CONFIDENCE = 0.99;
+
+/** Boots of a positive control where none are asked for: with them, and survivors of the module under test, the fewest boots in all. */
+export const CONTROL_BOOTS = 5;
 
 /** Survivors that a cell needs for `confidence`, from its control's numbers; null if no number of boots would do. */
 export function wantedBoots(control: CellStatistics, confidence: number): number | null {
-  return bootsNeeded(control.panicked, control.counted, confidence, MAX_BOOTS);
+  return survivorsNeeded(control.counted, confidence)[control.panicked] ?? null;
 }
 
-/** True if a trial says nothing because something around it failed: it may be tried again. */
-export function isRetryable({ outcome }: Pick<TrialOutcome, 'outcome'>): boolean {
-  return outcome === 'infra-error' || outcome === 'no-boot';
+/** True if a trial says nothing because something around it failed, and no kernel complained: it may be tried again. */
+export function isRetryable(trial: Pick<TrialOutcome, 'outcome' | 'evidence' | 'interrupted'>): boolean {
+  const { outcome, evidence } = trial;
+  return (outcome === 'infra-error' || outcome === 'no-boot') && evidence.length === 0 && !isCutOff(trial);
+}
+
+/** True if a trial ended with its run and shows nothing. */
+export function isCutOff({
+  outcome,
+  evidence,
+  interrupted,
+}: Pick<TrialOutcome, 'outcome' | 'evidence' | 'interrupted'>): boolean {
+  return interrupted && outcome === 'infra-error' && evidence.length === 0;
 }
 
 /**
- * The verdict of a cell from its trials. One reproduced trial is enough for `panics`, if its dump does not show another cause. `clean` needs as many survivors as are wanted, and nothing else but
- * trials that were tried again. `void`: a positive control that never panicked, and every cell that depends on it. Everything else is `inconclusive`.
+ * The verdict of a cell from its trials. One reproduced trial is enough for `panics`, if its dump does not show another cause. `clean` needs as many survivors as are wanted, and enough
+ * for the confidence beside a control that differs in nothing but the module; nothing else may have happened but trials that were tried again or cut off. `void`: a positive control that never
+ * panicked, and every cell that depends on it. Everything else is `inconclusive`.
  */
 export function judgeCell(trials: readonly JudgedTrial[], goal: CellGoal): CellJudgement {
-  const statistics = count(trials, goal.control);
+  const statistics = count(trials, goal);
   const { counted, panicked, survived, retried, odd } = statistics;
   const judge = (verdict: Verdict, reason: string, warnings: string[] = []): CellJudgement => ({
     verdict,
@@ -75,40 +98,62 @@ export function judgeCell(trials: readonly JudgedTrial[], goal: CellGoal): CellJ
       'panics',
       `${panicked} of ${counted} trials panicked with the sought signature${odd > 0 ? `; ${odd} more ended in another way` : ''}`,
     );
-  if (goal.control && goal.control.panicked === 0)
+  const control = goal.control?.statistics;
+  if (control && control.panicked === 0)
     return judge(
       'void',
-      `its positive control ${goal.control.counted > 0 ? 'did not panic' : 'told nothing'}, so nothing follows`,
+      `its positive control ${control.counted > 0 ? 'did not panic' : 'told nothing'}, so nothing follows`,
     );
-  if (goal.control && goal.sequential && goal.trials > MAX_BOOTS)
-    return judge(
-      'inconclusive',
-      `its positive control panicked in ${goal.control.panicked} of ${goal.control.counted} boots: more than ${MAX_BOOTS} boots would be needed`,
-    );
+  const needed = goal.control ? survivorsFor(goal.control, goal.confidence) : 0;
   if (odd > 0 || survived < goal.trials) {
     const failed =
-      trials.find((trial) => trial.outcome !== 'survived' && !isRetryable(trial)) ??
-      trials.findLast(isRetryable);
+      trials.find((trial) => trial.outcome !== 'survived' && !isRetryable(trial) && !isCutOff(trial)) ??
+      trials.findLast((trial) => isRetryable(trial));
     const why = failed && isRefuted(failed) ? `but its dump: ${failed.analysis?.text}` : failed?.reason;
-    return failed
-      ? judge('inconclusive', `trial ${failed.trial}: ${failed.outcome}: ${why}`)
-      : judge('inconclusive', `${survived} of ${goal.trials} trials were run`);
+    if (failed) return judge('inconclusive', `trial ${failed.trial}: ${failed.outcome}: ${why}`);
+    if (needed === null)
+      return judge(
+        'inconclusive',
+        `its positive control panicked in ${control?.panicked} of ${control?.counted} boots: no number of survivors would show that a module is better`,
+      );
+    return judge('inconclusive', `${survived} of ${goal.trials} trials were run`);
   }
   if (goal.isControl)
     return judge(
       'void',
       `the positive control did not panic in ${survived} trials: what it should show cannot be shown here`,
     );
-  const chance = statistics.missChance;
-  const odds =
-    chance === null
-      ? ''
-      : `; a module as bad as the positive control would have looked clean with chance ${percent(chance)}`;
-  return judge(
-    'clean',
-    `${survived} of ${counted} trials survived their workload${odds}`,
-    tailPageWarnings(trials),
-  );
+  if (needed === null || survived < needed)
+    return judge(
+      'inconclusive',
+      `${survived} of ${counted} trials survived, which is too few: a module that panics as often as its positive control would be called clean in up to ${percent(statistics.missChance ?? 1)} of such runs; for ${percent(goal.confidence)} confidence ${needed === null ? 'no number of survivors is enough' : `${needed} survivors are needed`} beside ${control?.panicked} panics in ${control?.counted} boots of the control`,
+    );
+  const shown = `${survived} of ${counted} trials survived their workload`;
+  const warnings = tailPageWarnings(trials);
+  if (!goal.control)
+    return judge('clean', shown, [
+      ...(goal.isControl
+        ? []
+        : ['no positive control was run: nothing shows that this guest would have panicked']),
+      ...warnings,
+    ]);
+  if (goal.control.differs.length > 0)
+    return judge(
+      'clean',
+      `${shown}; a negative control: it differs from its positive control in ${goal.control.differs.join(', ')}, so the control's panic rate says nothing of a miss here`,
+      warnings,
+    );
+  return judge('clean', `${shown}; ${guarantee(statistics.missChance ?? 1, survived)}`, warnings);
+}
+
+/** What beside a comparable control so many survivors are worth. */
+function guarantee(bound: number, survived: number): string {
+  return `a module that panics as often as its positive control is called clean in at most ${percent(bound)} of such runs, however often that is; one that panics in ${percent(Math.ceil(detectable(survived) * 100) / 100)} of its boots or more is caught with 95 %`;
+}
+
+/** A control of another experiment asks for as many boots, but they are worth no number. */
+function survivorsFor(control: ControlResult, confidence: number): number | null {
+  return control.differs.length > 0 ? 0 : wantedBoots(control.statistics, confidence);
 }
 
 /** A chance for people: two significant digits, of what is missing to certainty where that is less. Never rounded to 0 or 100 %. */
@@ -123,23 +168,30 @@ export function isRefuted({ outcome, analysis }: JudgedTrial): boolean {
   return outcome === 'reproduced' && analysis?.sought === 'no';
 }
 
-function count(trials: readonly JudgedTrial[], control: CellStatistics | null): CellStatistics {
+function count(trials: readonly JudgedTrial[], goal: CellGoal): CellStatistics {
   const number = (wanted: (trial: JudgedTrial) => boolean): number => trials.filter(wanted).length;
   const panicked = number((trial) => trial.outcome === 'reproduced' && !isRefuted(trial));
   const survived = number(({ outcome }) => outcome === 'survived');
   const retried = number(isRetryable);
+  const cutOff = number(isCutOff);
   const counted = panicked + survived;
+  const { control, confidence } = goal;
+  const measured = control && control.differs.length === 0 && control.statistics.panicked > 0 && survived > 0;
+  const promised = measured && survived >= (wantedBoots(control.statistics, confidence) ?? Infinity);
   return {
     counted,
     panicked,
     survived,
     retried,
-    odd: trials.length - counted - retried,
+    cutOff,
+    odd: trials.length - counted - retried - cutOff,
     rate: rateOf(panicked, counted),
-    missChance:
-      control && control.panicked > 0 && survived > 0
-        ? missChance(control.panicked, control.counted, survived)
-        : null,
+    missChance: measured
+      ? Math.min(
+          missBound(control.statistics.panicked, control.statistics.counted, survived),
+          promised ? Number((1 - confidence).toPrecision(6)) : 1,
+        )
+      : null,
   };
 }
 

@@ -3,16 +3,20 @@ import { open } from 'node:fs/promises';
 const INTERVAL_MS = 40;
 
 /**
- * Hands on what is appended to a file, from its first byte, as it comes. Disposing reads what is left and stops.
+ * Hands on what is appended to a file, from its first byte, as it comes, but no more than `most` bytes. Disposing reads what is left and stops: whoever writes should be gone by then.
  */
-export async function followFile(path: string, onChunk: (chunk: Buffer) => void): Promise<AsyncDisposable> {
+export async function followFile(
+  path: string,
+  most: number,
+  onChunk: (chunk: Buffer) => void,
+): Promise<AsyncDisposable> {
   const file = await open(path, 'r');
   const buffer = Buffer.alloc(64 * 1024);
   let position = 0;
   let stopped = false;
   let wake: () => void = () => {};
   const drain = async (): Promise<void> => {
-    for (;;) {
+    while (position < most) {
       const { bytesRead } = await file.read(buffer, 0, buffer.length, position);
       if (bytesRead === 0) return;
       position += bytesRead;

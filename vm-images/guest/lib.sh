@@ -1,10 +1,14 @@
 # What every guest script shares. Two channels lead to the host:
 #   /dev/kmsg   the console: phases, cycles, failures. Atomic lines in the kernel's own order, which is what the outcome rests on
-#   stdout      the second serial port: facts ("@TOKEN key value"), heartbeats, the output of commands
+#   stdout      the second serial port: facts ("@TOKEN key value"), heartbeats, the output of commands, at last the kernel's whole log
 . /loopanic/plan
 
+# Each is numbered, across all scripts: a gap shows that the console lost something.
 say() {
-    printf '<5>loopanic:%s: %s\n' "$TOKEN" "$*" >/dev/kmsg
+    read -r said </loopanic/said
+    said=$((said + 1))
+    echo "$said" >/loopanic/said
+    printf '<5>loopanic:%s:%s: %s\n' "$TOKEN" "$said" "$*" >/dev/kmsg
 }
 
 fact() {
@@ -23,8 +27,14 @@ phase() {
     say "phase $1"
 }
 
+# kernel_log: every record since the first marker, on the second port. Prints how many there were.
+kernel_log() {
+    perl /loopanic/kernel-log.pl "$TOKEN" || echo 'records=unread'
+}
+
 # die MESSAGE: the trial says nothing about the kernel. The harness ends the VM when it reads this.
 die() {
+    kernel_log >/dev/null
     say "failed $PHASE: $*"
     while :; do sleep 3600; done
 }
@@ -51,22 +61,39 @@ await() {
     done
 }
 
-# A workload reports through these: proof of what it did, read from the kernel's own counters.
+# A workload reports through these: proof of what it did, read from the kernel's own counters and trace of completed requests.
 work_begin() {
     PHASE=workload
-    WORK_MERGED=0
+    WORK_MERGED=0 WORK_READS=0
     read -r _ _ _ _ _ _ WORK_BASE _ </sys/block/sda/stat
+}
+
+# work_counts: merged writes of AGF and AGI, and reads of either, that the LUN completed since the cycle began.
+# AGF and AGI are sectors 1 and 2 of a group: a two-sector write at 1 is the merged pair, a read of one sector at either is a header that came
+# from the LUN. Line: "… block_rq_complete: 8,0 WM () 1 + 2 [0]"; since 6.10 the priority comes before the error. A request that failed is no work.
+work_counts() {
+    awk -v group="$GROUP_SECTORS" '
+        /block_rq_complete:/ && $NF == "[0]" {
+            for (i = 2; i < NF; i++) if ($i == "+") { sector = $(i - 1) % group; count = $(i + 1); break }
+            for (i = 2; i < NF; i++) if ($i == "block_rq_complete:") { kind = $(i + 2); break }
+            if (kind ~ /W/ && count == 2 && sector == 1) merged++
+            if (kind ~ /R/ && count == 1 && (sector == 1 || sector == 2)) reads++
+        }
+        END { print merged + 0, reads + 0 }' "$TRACING/trace"
+}
+
+# headers_read: the second of these.
+headers_read() {
+    work_counts | cut -d ' ' -f 2
 }
 
 # work_cycle N: cycle N is over.
 work_cycle() {
-    # AGF and AGI are sectors 1 and 2 of a group: a two-sector write at 1 is the merged pair. Line: "… block_rq_issue: 8,0 WM 1024 () 1 + 2 […]"
-    WORK_MERGED=$((WORK_MERGED + $(awk -v group="$GROUP_SECTORS" '
-        /block_rq_issue:/ { for (i = 2; i < NF; i++) if ($i == "+" && $(i + 1) == 2 && $(i - 1) % group == 1) n++ }
-        END { print n + 0 }' "$TRACING/trace")))
+    work_now=$(work_counts)
     echo >"$TRACING/trace"
+    WORK_MERGED=$((WORK_MERGED + ${work_now% *})) WORK_READS=$((WORK_READS + ${work_now#* }))
     read -r _ _ _ _ _ _ work_sectors _ </sys/block/sda/stat
-    WORK_DONE="merged=$WORK_MERGED bytes=$(((work_sectors - WORK_BASE) * 512))"
+    WORK_DONE="merged=$WORK_MERGED reads=$WORK_READS bytes=$(((work_sectors - WORK_BASE) * 512))"
     say "cycle $1 $WORK_DONE"
 }
 

@@ -3,7 +3,7 @@ import { type CatalogueEntry, catalogue, checkKernelId } from '../../kernel/cata
 import { presentIds, presentKernel } from '../../kernel/store.js';
 import type { BuildOptions } from '../../module/build.js';
 import type { RunCell } from '../../results/run-schema.js';
-import { type BisectStep, bisectKernels, compareReleases } from '../../session/bisect.js';
+import { type BisectStep, bisectKernels, compareReleases, stepConfidence } from '../../session/bisect.js';
 import { executeRun } from '../../session/execute.js';
 import { checkNames, type RunRequest } from '../../session/prepare.js';
 import type { DumpMethod } from '../../trial/plan.js';
@@ -18,7 +18,10 @@ export interface BisectArgs extends BuildOptions {
   control: string;
   scenario: string;
   image?: string | undefined;
+  /** Boots of a positive control. */
   trials: number;
+  /** Of the whole search. */
+  confidence: number;
   retries: number;
   dump: DumpMethod;
   json: boolean;
@@ -34,44 +37,52 @@ export async function bisect(args: BisectArgs, { signal }: Context): Promise<num
   const between = await kernelsBetween(args);
   const progress = progressFor();
   const { module, control, scenario, image, trials, retries, dump, results, accel } = args;
-  const request = (kernel: string, tried: string): RunRequest => ({
+  const confidence = stepConfidence(args.confidence, between.length);
+  const request = (kernel: string, cells: RunRequest['cells'], boots: number): RunRequest => ({
     command: 'bisect',
-    cells: [{ kernel, module: tried, scenario, ...(tried === control ? { isControl: true } : {}) }],
-    ...{
-      image,
-      trials,
-      retries,
-      dump,
-      keepDumps: 'first' as const,
-      results,
-      accel,
-      build: args,
-      tolerant: true,
-    },
+    cells: cells.map((cell) => ({ ...cell, kernel })),
+    ...{ image, trials: boots, retries, dump, results, accel, confidence, build: args },
+    ...{ keepDumps: 'first' as const, tolerant: true, noExpectationOk: true },
   });
-  for (const kernel of between)
-    for (const tried of [module, control]) await checkNames(request(kernel, tried));
+  const alone = (kernel: string): RunRequest =>
+    request(kernel, [{ kernel, module, scenario, isControl: true }], 1);
+  const beside = (kernel: string): RunRequest =>
+    request(
+      kernel,
+      [
+        { kernel, module: control, scenario, isControl: true },
+        { kernel, module, scenario, control: 0 },
+      ],
+      trials,
+    );
+  if (module === control)
+    throw new UsageError(
+      'bad-usage',
+      `--module ${module}: is the positive control itself: give another one with --control`,
+    );
+  for (const kernel of between) await checkNames(beside(kernel));
   const steps: BisectStep[] = [];
   const result = await bisectKernels(
     between,
     async (kernel) => {
-      const step: BisectStep = { kernel, verdict: 'inconclusive', reason: '', runs: [] };
+      const step: BisectStep = { kernel, verdict: 'inconclusive', reason: '', missChance: null, runs: [] };
       steps.push(step);
-      const run = async (tried: string): Promise<RunCell | undefined> => {
-        const { document } = await executeRun(request(kernel, tried), signal, progress);
+      const run = async (asked: RunRequest): Promise<RunCell | undefined> => {
+        const { document } = await executeRun(asked, signal, progress);
         step.runs.push(document.run);
-        return document.cells[0];
+        return document.cells.at(-1);
       };
-      const cell = await run(module);
-      if (cell?.verdict) Object.assign(step, { verdict: cell.verdict, reason: cell.reason });
-      if (step.verdict !== 'clean' || signal.aborted) return step;
-      const positive = await run(control);
-      if (positive?.verdict !== 'panics')
-        Object.assign(step, {
-          verdict: 'void',
-          reason: `its positive control ${control}: ${positive?.reason}`,
-        });
-      return step;
+      // One boot first: a panic proves itself, and most bad kernels need no more.
+      const first = await run(alone(kernel));
+      if (first?.verdict === 'panics')
+        return Object.assign(step, { verdict: 'panics', reason: first.reason, missChance: 0 });
+      if (signal.aborted) return step;
+      const cell = await run(beside(kernel));
+      return Object.assign(step, {
+        verdict: cell?.verdict ?? 'inconclusive',
+        reason: cell?.reason ?? 'it was not run',
+        missChance: cell?.verdict === 'panics' ? 0 : (cell?.statistics?.missChance ?? null),
+      });
     },
     signal,
     (text) => progress.line(`bisect: ${text}`),
@@ -83,7 +94,8 @@ export async function bisect(args: BisectArgs, { signal }: Context): Promise<num
     result.text,
   ]);
   if (signal.aborted) return EXIT.interrupted;
-  return result.bad !== null && result.undecided.length === 0 ? EXIT.ok : EXIT.noVerdict;
+  const sure = result.confidence >= args.confidence - 1e-9;
+  return result.bad !== null && result.undecided.length === 0 && sure ? EXIT.ok : EXIT.noVerdict;
 }
 
 /** From the good end to the bad one. Without --kernels: what the catalogue and this host have between the two, by version; of loopanic's own builds the ends only. */

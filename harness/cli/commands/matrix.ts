@@ -7,12 +7,13 @@ import type { BuildOptions } from '../../module/build.js';
 import { moduleNames } from '../../module/module.js';
 import { makeReport } from '../../report/report.js';
 import { pruneRuns } from '../../results/retention.js';
-import { loadMatrix } from '../../scenario/load-matrix.js';
+import { loadMatrix, type MatrixCell } from '../../scenario/load-matrix.js';
 import { scenarioNames } from '../../scenario/load-scenario.js';
 import type { KeepDumps } from '../../session/after-crash.js';
 import { executeRun } from '../../session/execute.js';
 import { planRun } from '../../session/plan-run.js';
 import type { DumpMethod } from '../../trial/plan.js';
+import { CONTROL_BOOTS, DEFAULT_CONFIDENCE } from '../../verdict/cell-verdict.js';
 import type { Accel } from '../../vm/qemu-args.js';
 import { type Context, printResult, progressFor, table } from '../context.js';
 import { exitCodeOf, printRun } from '../run-output.js';
@@ -24,10 +25,12 @@ export interface MatrixArgs extends BuildOptions {
   list: boolean;
   resume?: string | undefined;
   image?: string | undefined;
-  trials: number;
+  trials?: number | undefined;
   jobs: number;
   retries: number;
   confidence?: number | undefined;
+  /** False with --no-expectation-ok (yargs turns it round): a panic needs no expectation. */
+  expectationOk: boolean;
   keepRuns?: number | undefined;
   dump: DumpMethod;
   keepDumps: KeepDumps;
@@ -35,6 +38,24 @@ export interface MatrixArgs extends BuildOptions {
   json: boolean;
   results: string;
   accel: 'auto' | Accel;
+}
+
+/** By number if only --trials is given, or if no cell has a control; else by confidence. */
+function bootsOf(
+  args: MatrixArgs,
+  cells: readonly MatrixCell[],
+): { trials: number; uncontrolledTrials: number; confidence?: number } {
+  const byNumber = args.confidence === undefined && args.trials !== undefined;
+  const controlled = cells.some(({ control }) => control !== undefined);
+  if (byNumber || (args.confidence === undefined && !controlled)) {
+    const trials = args.trials ?? 1;
+    return { trials, uncontrolledTrials: trials };
+  }
+  return {
+    trials: args.trials ?? CONTROL_BOOTS,
+    uncontrolledTrials: args.trials ?? 1,
+    confidence: args.confidence ?? DEFAULT_CONFIDENCE,
+  };
 }
 
 /** `loopanic matrix FILE`: every cell of a matrix file, against its expectations. */
@@ -55,13 +76,17 @@ export async function matrix(args: MatrixArgs, { signal }: Context): Promise<num
       return stock && stock.verdict !== 'unknown' ? { verdict: stock.verdict, why: stock.source } : undefined;
     },
   });
-  const { image, trials, jobs, retries, confidence, dump, keepDumps, results, accel, resume } = args;
+  const { image, jobs, retries, dump, keepDumps, results, accel, resume } = args;
+  const { confidence, trials, uncontrolledTrials } = bootsOf(args, cells);
   const request = {
     command: 'matrix',
     ...{
       cells,
       image,
       trials,
+      uncontrolledTrials,
+      needControls: args.confidence !== undefined,
+      noExpectationOk: !args.expectationOk,
       jobs,
       retries,
       dump,

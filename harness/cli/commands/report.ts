@@ -12,6 +12,8 @@ export interface ReportArgs {
   run: string;
   format: ReportFormat;
   output?: string | undefined;
+  /** False with --no-expectation-ok (yargs turns it round): a panic needs no expectation. */
+  expectationOk: boolean;
   json: boolean;
   results: string;
 }
@@ -20,6 +22,7 @@ export interface ReportArgs {
 export async function report(args: ReportArgs): Promise<number> {
   const folder = await RunFolder.open(args.results, args.run);
   const run = await folder.read();
+  if (!args.expectationOk) run.request.noExpectationOk = true;
   const toStdout = args.output === undefined ? args.format !== 'html' : isStdout(args.output);
   const target = toStdout ? undefined : (args.output ?? join(folder.path, 'report.html'));
   if (target === '') throw new UsageError('bad-usage', '--output: is empty: name a file, or - for stdout');

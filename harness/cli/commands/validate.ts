@@ -64,7 +64,7 @@ export async function validate(args: ValidateArgs, { signal }: Context): Promise
     progress,
   );
   printResult(args.json, result.document, () => [
-    ...result.document.cells.flatMap(cellLines),
+    ...result.document.cells.flatMap((cell) => cellLines(cell, result.document)),
     summary(result.document),
     `results: ${result.folder}`,
   ]);

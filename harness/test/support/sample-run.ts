@@ -1,5 +1,6 @@
-import type { RunCell, RunDocument, RunTrial } from '../../results/run-schema.js';
-import { judgeCell } from '../../verdict/cell-verdict.js';
+import { RULES, type RunCell, type RunDocument, type RunTrial } from '../../results/run-schema.js';
+import { trialPath } from '../../results/trial-path.js';
+import { judgeInRun } from '../../verdict/judge-run.js';
 
 type Outcome = RunTrial['outcome'];
 
@@ -7,24 +8,20 @@ type Outcome = RunTrial['outcome'];
 export function sampleRun(): RunDocument {
   const control = { kernel: 'debian-6.1', module: 'unpatched', scenario: 'xfs-loopback' };
   const cells = [
-    cell('unpatched', 'xfs-loopback', ['reproduced', 'reproduced', 'reproduced', 'survived'], {
+    cell('unpatched', 'xfs-loopback', Array(5).fill('reproduced'), {
       expected: 'panics',
     }),
-    cell('compound-head', 'xfs-loopback', ['survived', 'infra-error', 'survived'], {
+    cell('compound-head', 'xfs-loopback', ['survived', 'infra-error', 'survived', 'survived'], {
       expected: 'clean',
       control,
     }),
     cell('pageslab', 'xfs-loopback', ['reproduced'], { expected: 'clean', control }),
     cell('a|b <script>alert(1)</script> # & "x"\u0007', 'nomerges', ['hung'], { control }),
-    cell('unpatched', 'sectors-4k', [], { control }),
+    cell('unpatched', 'sectors-4k', [], { control: { ...control, scenario: 'order-0' } }),
+    cell('unpatched', 'order-0', ['survived', 'survived', 'survived'], {}),
   ];
-  const [first, , , , last] = cells;
-  if (last)
-    Object.assign(last, {
-      verdict: 'void',
-      reason: 'its positive control did not panic, so nothing follows',
-    });
-  if (first) first.warnings.push('a warning with <b>tags</b>');
+  for (const cell of cells) Object.assign(cell, judgeInRun({ cells, confidence: 0.99 }, cell));
+  cells[0]?.warnings.push('a warning with <b>tags</b>');
   return {
     schemaVersion: 1,
     run: '20260101T000000Z-abc123',
@@ -35,9 +32,10 @@ export function sampleRun(): RunDocument {
     durationSeconds: 600,
     interrupted: false,
     host: { hostname: 'host', kernel: '6.1', cpus: 2, memoryMiB: 4096, accel: 'tcg', accelReason: 'no KVM' },
-    versions: { loopanic: '0', node: '20', qemu: 'QEMU' },
+    versions: { loopanic: '0', code: 'c0de', node: '20', qemu: 'QEMU' },
+    rules: RULES,
     matrix: { name: 'nightly', file: 'nightly.matrix.yaml' },
-    request: { trials: 2, dump: 'kdump', seed: null },
+    request: { trials: 2, dump: 'kdump', seed: null, noExpectationOk: false },
     confidence: 0.99,
     retries: 2,
     skipped: [{ kernel: 'centos-7.6', why: 'not on this host' }],
@@ -52,22 +50,26 @@ function cell(
   { expected, control = null }: { expected?: 'panics' | 'clean'; control?: RunCell['control'] },
 ): RunCell {
   const trials = outcomes.map((outcome, index) => trial(module, scenario, outcome, index + 1));
-  const goal = { trials: 2, sequential: true, isControl: false, control: null };
   return {
     kernel: 'debian-6.1',
     module,
     scenario,
-    ...judgeCell(trials, goal),
+    verdict: null,
+    reason: 'not run',
+    warnings: [],
+    statistics: null,
+    key: `key of ${module} ${scenario}`,
+    unmade: null,
     control,
     ...(expected ? { expected: { verdict: expected, why: 'because | of this' } } : {}),
     kernelInfo: { key: '6.1', release: '6.1.0-1-amd64', version: '6.1', origin: 'debian', packages: [] },
     moduleInfo: { vermagic: 'x', srcversion: 'ABC', buildId: 'f00d' },
     image: { name: 'minimal', key: 'minimal-1' },
-    isControl: module === 'unpatched' && scenario === 'xfs-loopback',
+    isControl: module === 'unpatched' && ['xfs-loopback', 'order-0'].includes(scenario),
     scripts: 'abc',
     repeat: ['run', scenario, '--kernel', 'debian-6.1', '--module', module],
     scenarioDefinition: {},
-    wantedTrials: 2,
+    wantedTrials: 3,
     durationSeconds: outcomes.length * 10,
     trials,
   };
@@ -80,6 +82,7 @@ function trial(module: string, scenario: string, outcome: Outcome, number: numbe
     module,
     scenario,
     trial: number,
+    cellKey: `key of ${module} ${scenario}`,
     seed: 42 + number,
     outcome,
     reason: `reason of ${outcome}`,
@@ -93,7 +96,7 @@ function trial(module: string, scenario: string, outcome: Outcome, number: numbe
     workload: null,
     evidence: outcome === 'reproduced' ? [{ file: 'serial.log', line: 3, text: 'usercopy' }] : [],
     warnings: [],
-    folder: `cells/${scenario}/trial-00${number}`,
+    folder: trialPath({ kernel: 'debian-6.1', module, scenario }, number),
     dump: null,
     analysis: null,
   };

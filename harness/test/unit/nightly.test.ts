@@ -6,7 +6,7 @@ import { parse } from 'yaml';
 import { processSpace } from '../../base/files.js';
 import { lockRun } from '../../results/lock.js';
 import { pruneRuns } from '../../results/retention.js';
-import { bisectKernels, compareReleases } from '../../session/bisect.js';
+import { bisectKernels, compareReleases, stepConfidence, stepsOf } from '../../session/bisect.js';
 import { loopanic } from '../support/cli.js';
 import { tempDir } from '../support/files.js';
 
@@ -152,7 +152,11 @@ test('bisect: ends are tried, what has no verdict is passed over, and only what 
         tried.push(kernel);
         const sign = verdicts[kernels.indexOf(kernel)] ?? '';
         const verdict = ({ g: 'clean', b: 'panics', v: 'void' } as const)[sign] ?? 'inconclusive';
-        return { verdict, reason: 'so' };
+        return {
+          verdict,
+          reason: 'so',
+          missChance: verdict === 'clean' ? 0.01 : verdict === 'panics' ? 0 : null,
+        };
       },
       new AbortController().signal,
       () => {},
@@ -160,11 +164,18 @@ test('bisect: ends are tried, what has no verdict is passed over, and only what 
     return { ...result, tried: tried.join(' ') };
   };
   t.like(await search('gggbb'), { good: 'k2', bad: 'k3', undecided: [] });
-  t.like(await search('gb'), { good: 'k0', bad: 'k1', tried: 'k1 k0' });
+  t.like(await search('gb'), { good: 'k0', bad: 'k1', tried: 'k1 k0', confidence: 0.99 });
+  t.regex((await search('gggbb')).text, /with at least 98 % confidence in all/);
   t.like(await search('gvb'), { good: 'k0', bad: 'k2', undecided: ['k1'] });
   t.like(await search('ggvvbb'), { good: 'k1', bad: 'k4', undecided: ['k2', 'k3'] });
   t.like(await search('ggg'), { bad: null, text: 'k2 was said to be bad, but is clean: so', tried: 'k2' });
   t.like(await search('vgb'), { bad: null, text: 'k0 was said to be good, but is void: so' });
+});
+
+test('bisect: the confidence of the whole search is shared out among the steps that can end with good', (t) => {
+  t.is(stepsOf(2), 2);
+  t.is(stepsOf(9), 5);
+  t.true(stepConfidence(0.95, 9) ** 5 >= 0.95 - 1e-9);
 });
 
 test('kernels by version: el7 updates after their release, other series after', (t) => {

@@ -10,6 +10,7 @@ import { makeReport } from '../../report/report.js';
 import { survivalCurve } from '../../report/survival.js';
 import type { RunDocument, RunTrial } from '../../results/run-schema.js';
 import { runSchema } from '../../results/run-schema.js';
+import { judgeInRun } from '../../verdict/judge-run.js';
 import { loopanic } from '../support/cli.js';
 import { tempDir } from '../support/files.js';
 import { sampleRun } from '../support/sample-run.js';
@@ -31,7 +32,7 @@ test('JUnit: valid by the schema that Jenkins reads; contradictions are failures
     t.deepEqual(result.errors, []);
     t.true(result.valid);
   }
-  t.regex(xml, /name="debian-6\.1" .*tests="5" failures="1" errors="2" skipped="0"/);
+  t.regex(xml, /name="debian-6\.1" .*tests="6" failures="1" errors="3" skipped="0"/);
   t.regex(xml, /name="centos-7\.6" .*tests="1" failures="0" errors="0" skipped="1"/);
   t.regex(xml, /classname="loopanic\.debian-6_1"/);
   t.regex(xml, /repeat: npx loopanic run xfs-loopback --kernel debian-6\.1 --module pageslab --seed 43/);
@@ -49,7 +50,7 @@ test('TAP 14: read by a parser of others', async (t) => {
     parser.results?.failures.filter(({ tapError }) => tapError !== null),
     [],
   );
-  t.like(parser.results, { count: 6, pass: 3, fail: 3, skip: 1, bailout: false });
+  t.like(parser.results, { count: 7, pass: 3, fail: 4, skip: 1, bailout: false });
   t.is(
     failed.find(({ name }) => name.includes('pageslab'))?.diag?.repeat,
     'npx loopanic run xfs-loopback --kernel debian-6.1 --module pageslab --seed 43',
@@ -78,15 +79,15 @@ test('HTML: nothing of the run becomes markup, nothing is fetched, the panic lin
   const page = await makeReport(run, 'html', dir, dir);
   t.notRegex(page, /<script|https?:\/\/|<b>tags/);
   t.regex(page, /<mark> {4}3 {2}the &#60;panic&#62; line<\/mark>/);
-  t.regex(page, /href="cells\/xfs-loopback\/trial-001\/serial\.log"/);
+  t.regex(page, /href="cells\/debian-6\.1%2Bunpatched%2Bxfs-loopback\/trial-001\/serial\.log"/);
   t.regex(page, /class="panics h4 contradicted"/);
 });
 
 test('report and compare, through the CLI', async (t) => {
   const results = await tempDir(t);
   const [one, two] = [sampleRun(), { ...sampleRun(), run: '20260102T000000Z-def456' }];
-  const changed = two.cells[1];
-  if (changed) Object.assign(changed, { verdict: 'panics', reason: 'one panicked' });
+  Object.assign(two.cells[1]?.trials[2] ?? {}, { outcome: 'reproduced' });
+  for (const cell of two.cells) Object.assign(cell, judgeInRun(two, cell));
   for (const run of [one, two]) {
     t.true(runSchema.safeParse(run).success);
     await mkdir(join(results, run.run));
@@ -99,7 +100,7 @@ test('report and compare, through the CLI', async (t) => {
   t.is(compared.code, 1);
   t.regex(
     compared.stdout,
-    /^verdict +debian-6\.1\+compound-head\+xfs-loopback +clean -> panics: one panicked$/m,
+    /^verdict +debian-6\.1\+compound-head\+xfs-loopback +clean -> panics: 1 of 3 trials panicked/m,
   );
   t.is((await loopanic(['compare', one.run, one.run, '--results', results])).code, 0);
   const missing = await loopanic(['report', 'nope', '--results', results]);
@@ -113,7 +114,7 @@ test('report and compare, through the CLI', async (t) => {
 
 test('Kaplan–Meier: by hand', (t) => {
   const at = (outcome: string, seconds: number) =>
-    ({ outcome, timings: { outcome: seconds } }) as unknown as RunTrial;
+    ({ outcome, evidence: [], timings: { outcome: seconds } }) as unknown as RunTrial;
   const curve = survivalCurve([
     at('reproduced', 10),
     at('survived', 10),
@@ -150,15 +151,25 @@ test('compare: another build, another experiment, less evidence; lost cells and 
   );
   t.deepEqual(
     compared((run) => Object.assign(run.cells[unpatched] ?? {}, { scripts: 'other' })),
-    ['scenario', false],
+    ['build', false],
   );
   t.deepEqual(
     compared((run) => Object.assign(run.cells[fixed]?.statistics ?? {}, { survived: 1 })),
-    ['evidence', false],
+    ['evidence', true],
   );
   t.deepEqual(
     compared((run) => run.cells[fixed]?.warnings.push('slabs of one page')),
-    ['evidence', false],
+    ['evidence', true],
+  );
+  t.deepEqual(
+    compared((run) => Object.assign(run.cells[fixed] ?? {}, { control: null })),
+    ['evidence', true],
+  );
+  t.deepEqual(
+    compared((run) =>
+      Object.assign(run.cells[fixed] ?? {}, { scenarioDefinition: { kernel: { hardenedUsercopy: 'off' } } }),
+    ),
+    ['scenario', true],
   );
   t.deepEqual(
     compared((run) => {

@@ -2,7 +2,6 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { runSchema } from '../../results/run-schema.js';
-import { missChance } from '../../verdict/statistics.js';
 import { loopanic } from '../support/cli.js';
 import { tempDir } from '../support/files.js';
 import { kernelRpms } from '../support/kernel-rpm.js';
@@ -67,13 +66,10 @@ test.serial('a good patch: clean, with boots, the control and the chance of a mi
   t.is(control?.verdict, 'panics');
   t.is(tested?.verdict, 'clean');
   t.deepEqual(tested?.control, { kernel: ID, module: 'unpatched', scenario: 'xfs-loopback' });
-  const { panicked = 0, counted = 0 } = control?.statistics ?? {};
-  const boots = tested?.statistics?.survived ?? 0;
-  t.is(tested?.statistics?.missChance, missChance(panicked, counted, boots));
   t.true((tested?.statistics?.missChance ?? 1) <= 0.2 + 1e-9);
   t.regex(
     tested?.reason ?? '',
-    /survived their workload; a module as bad as the positive control would have looked clean with chance \d+ %/,
+    /survived their workload; a module that panics as often as its positive control is called clean in at most \d+ % of such runs/,
   );
 });
 

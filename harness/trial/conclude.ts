@@ -1,0 +1,139 @@
+import { createReadStream } from 'node:fs';
+import { join } from 'node:path';
+import { firstLine, hasErrno, InfraError } from '../base/errors.js';
+import { classifyLines, type LogEvidence, type LogVerdict } from '../outcome/classify.js';
+import { decideOutcome, type TrialEnd } from '../outcome/decide.js';
+import { FactReader } from '../outcome/guest-facts.js';
+import { GuestMarkers, LineSplitter } from '../outcome/guest-markers.js';
+import type { LogLine } from '../outcome/log-line.js';
+import type { TrialOutcome } from '../outcome/outcome-schema.js';
+import type { TrialPlan } from './plan.js';
+
+/** Files of a trial. The peer is the guest that the target is in, where that is another one. */
+export const TRIAL_FILES = {
+  plan: 'plan.json',
+  outcome: 'outcome.json',
+  console: 'serial.log',
+  guest: 'guest.log',
+  qemu: 'qemu.log',
+  peerConsole: 'target-serial.log',
+  peerGuest: 'target-guest.log',
+  peerQemu: 'target-qemu.log',
+} as const;
+
+/** More than this, in bytes, no trial prints to a port; what comes behind is not read. */
+export const MOST_BYTES = 64 * 2 ** 20;
+
+/** What of a plan its trial's logs are read by. */
+export type ReadingPlan = Pick<
+  TrialPlan,
+  'kernel' | 'module' | 'trial' | 'cellKey' | 'seed' | 'token' | 'accel' | 'expected'
+> & {
+  profile: Pick<TrialPlan['profile'], 'hardenedUsercopyBuilt'>;
+  scenario: Pick<TrialPlan['scenario'], 'name' | 'receiver' | 'target'>;
+};
+
+/**
+ * The outcome of a trial from the logs in `dir` alone, so that it is the same whether its own process reads them or one that comes to a run that was cut off.
+ * `timings` in seconds. Throws InfraError if a log is there and cannot be read.
+ */
+export async function concludeTrial(
+  plan: ReadingPlan,
+  dir: string,
+  end: TrialEnd,
+  timings: Record<string, number>,
+): Promise<TrialOutcome> {
+  const { receiver, target } = plan.scenario;
+  const markers = new GuestMarkers(plan.token);
+  const console = await readLines(dir, TRIAL_FILES.console, (line) => void markers.push(line));
+  const facts = new FactReader(plan.token);
+  await readLines(dir, TRIAL_FILES.guest, (line) => facts.push(line.text, line.number));
+  const { kernelLog } = facts;
+  const peerMarkers = new GuestMarkers(plan.token);
+  const readPeer = (line: LogLine): void => void peerMarkers.push(line);
+  const peerConsole = target === 'peer' ? await readLines(dir, TRIAL_FILES.peerConsole, readPeer) : [];
+
+  const own = classifyLines(console, receiver);
+  const peer = classifyLines(peerConsole, receiver);
+  const kernel = newsOf(classifyLines(kernelLog.lines, receiver), own);
+  // The guest with the target is part of the trial: what it says counts as much. And what a console lost, the kernel's own log may have.
+  const sources = [
+    { log: own, file: TRIAL_FILES.console },
+    { log: peer, file: TRIAL_FILES.peerConsole },
+    { log: kernel, file: TRIAL_FILES.guest },
+  ];
+  const told = new GuestMarkers(plan.token);
+  for (const line of kernelLog.lines) told.push(line);
+  const crash = sources.find(({ log }) => log.outcome !== 'no-crash') ?? {
+    log: own,
+    file: TRIAL_FILES.console,
+  };
+  const { hardenedUsercopyBuilt } = plan.profile;
+  const guest = facts.facts(hardenedUsercopyBuilt);
+  const seen = {
+    log: crash.log,
+    markers,
+    damage: damageOf(console, markers.firstLine),
+    guest,
+    after: facts.factsAfter(hardenedUsercopyBuilt),
+    kernelLog,
+    complaints: [...since(own, markers), ...since(kernel, told), ...since(peer, peerMarkers)],
+  };
+  const cite =
+    (file: string) =>
+    (entry: LogEvidence): TrialOutcome['evidence'][number] => ({ file, ...entry });
+  return {
+    schemaVersion: 1,
+    kernel: plan.kernel,
+    module: plan.module,
+    scenario: plan.scenario.name,
+    trial: plan.trial,
+    cellKey: plan.cellKey,
+    seed: plan.seed,
+    ...decideOutcome(seen, plan.expected, end),
+    signature: crash.log.signature,
+    // A panic counts, whoever stopped what came after it.
+    interrupted: (end.why === 'interrupted' || end.why === 'cut-off') && crash.log.outcome === 'no-crash',
+    phase: markers.phase,
+    timings,
+    accel: plan.accel,
+    guest,
+    workload: markers.work,
+    evidence: crash.log.evidence.map(cite(crash.file)),
+    warnings: sources.flatMap(({ log, file }) => log.warnings.map(cite(file))),
+  };
+}
+
+/** What a second record of the same messages says beside the first. */
+function newsOf(second: LogVerdict, first: LogVerdict): LogVerdict {
+  const known = new Set(first.warnings.map(({ text }) => text));
+  return { ...second, warnings: second.warnings.filter(({ text }) => !known.has(text)) };
+}
+
+/** Complaints since the modules were loaded: those of its boot are not a trial's. */
+function since({ warnings }: LogVerdict, { moduleLine }: GuestMarkers): LogEvidence[] {
+  return moduleLine === 0 ? [] : warnings.filter(({ line }) => line > moduleLine);
+}
+
+function damageOf(console: readonly LogLine[], from: number): string | null {
+  const broken = console.find((line) => line.broken && from > 0 && line.number > from);
+  return broken ? `line ${broken.number}: another message stands inside one of the kernel's` : null;
+}
+
+/** The messages of a log; none if its QEMU was never started. One that cannot be read must not pass for an empty one. */
+async function readLines(dir: string, name: string, onLine: (line: LogLine) => void): Promise<LogLine[]> {
+  const lines: LogLine[] = [];
+  const splitter = new LineSplitter((line) => {
+    lines.push(line);
+    onLine(line);
+  });
+  try {
+    const log = createReadStream(join(dir, name), { end: MOST_BYTES, highWaterMark: 2 ** 20 });
+    for await (const chunk of log) splitter.push(chunk as Buffer);
+  } catch (error) {
+    if (!hasErrno(error, 'ENOENT'))
+      throw new InfraError('log-lost', `${join(dir, name)} cannot be read: ${firstLine(error)}`, error);
+  }
+  splitter.flush();
+  return lines;
+}

@@ -1,0 +1,132 @@
+import type { Verdict } from '../scenario/matrix-schema.js';
+import {
+  type CellGoal,
+  type CellJudgement,
+  type CellStatistics,
+  type ControlResult,
+  DEFAULT_CONFIDENCE,
+  type JudgedTrial,
+  judgeCell,
+  wantedBoots,
+} from './cell-verdict.js';
+
+/** What of a cell its verdict follows from. */
+export interface CellRecord {
+  kernel: string;
+  module: string;
+  scenario: string;
+  /** Its positive control, another cell of the run. */
+  control: { kernel: string; module: string; scenario: string } | null;
+  isControl: boolean;
+  /** Why it cannot be made; null if it can. */
+  unmade: string | null;
+  wantedTrials: number;
+  kernelInfo: { key: string } | null;
+  image: { key: string };
+  scripts: string;
+  scenarioDefinition: Record<string, unknown> | null;
+  trials: readonly JudgedTrial[];
+}
+
+/** What of a run its verdicts follow from. */
+export interface RunRecord<Cell extends CellRecord = CellRecord> {
+  cells: readonly Cell[];
+  confidence: number | null;
+}
+
+/** The positive control of a cell, if it has one. */
+export function controlOf<Cell extends CellRecord>({ cells }: RunRecord<Cell>, cell: Cell): Cell | undefined {
+  const { control } = cell;
+  return control === null
+    ? undefined
+    : cells.find(
+        (other) =>
+          other.kernel === control.kernel &&
+          other.module === control.module &&
+          other.scenario === control.scenario,
+      );
+}
+
+/**
+ * What is to be known of a cell from its trials and its control's: the same whether the run goes on, is resumed, or is read years later.
+ */
+export function judgeInRun<Cell extends CellRecord>(run: RunRecord<Cell>, cell: Cell): CellJudgement {
+  const control = controlOf(run, cell);
+  const goal: CellGoal = {
+    trials: cell.wantedTrials,
+    confidence: run.confidence ?? DEFAULT_CONFIDENCE,
+    isControl: cell.isControl,
+    control: control && control.trials.length > 0 ? resultOf(run, control, cell) : null,
+  };
+  const judgement = judgeCell(cell.trials, goal);
+  const other = (verdict: Verdict, reason: string): CellJudgement => ({
+    ...judgement,
+    verdict,
+    reason,
+    warnings: [],
+  });
+  if (judgement.verdict === 'panics') return judgement;
+  if (cell.unmade !== null) return other('inconclusive', `it cannot be made: ${cell.unmade}`);
+  if (control?.unmade != null)
+    return other('void', `its positive control was not tried: it cannot be made: ${control.unmade}`);
+  // Nothing is clean before its control has shown that it could have panicked.
+  if (cell.control !== null && goal.control === null && judgement.verdict === 'clean')
+    return other('inconclusive', 'its positive control was not run');
+  return judgement;
+}
+
+/** Survivors that a cell needs, now that its control is known; null while it is not, and where no number would do. */
+export function survivorsWanted<Cell extends CellRecord>(
+  run: RunRecord<Cell> & { confidence: number },
+  cell: Cell,
+): number | null {
+  const control = controlOf(run, cell);
+  if (!control || control.trials.length === 0) return null;
+  return wantedBoots(resultOf(run, control, cell).statistics, run.confidence);
+}
+
+function resultOf<Cell extends CellRecord>(run: RunRecord<Cell>, control: Cell, cell: Cell): ControlResult {
+  return { statistics: statisticsOf(run, control), differs: differences(cell, control) };
+}
+
+function statisticsOf({ confidence }: RunRecord, control: CellRecord): CellStatistics {
+  return judgeCell(control.trials, {
+    trials: control.wantedTrials,
+    confidence: confidence ?? DEFAULT_CONFIDENCE,
+    isControl: true,
+    control: null,
+  }).statistics;
+}
+
+/** Settings, beside the module under test, in which a cell is another experiment than its control: `kernel.slubMaxOrder (0, not unset)`. */
+export function differences(cell: CellRecord, control: CellRecord): string[] {
+  const found: string[] = [];
+  if (cell.kernel !== control.kernel) found.push(`the kernel (${cell.kernel}, not ${control.kernel})`);
+  else if (cell.kernelInfo?.key !== control.kernelInfo?.key) found.push('the build of the kernel');
+  if (cell.image.key !== control.image.key) found.push('the guest image');
+  const [own, other] = [settings(cell.scenarioDefinition), settings(control.scenarioDefinition)];
+  const thresholds: string[] = [];
+  for (const name of new Set([...own.keys(), ...other.keys()])) {
+    // What people call it changes nothing.
+    if (name === 'summary' || own.get(name) === other.get(name)) continue;
+    (name.startsWith('workload.min') ? thresholds : found).push(
+      `${name} (${own.get(name) ?? 'unset'}, not ${other.get(name) ?? 'unset'})`,
+    );
+  }
+  if (cell.scripts !== control.scripts && own.get('workload.name') === other.get('workload.name'))
+    found.push('the scripts that run in the guest');
+  // How much work counts as a trial: of two different experiments it is a part.
+  return found.length > 0 ? found : thresholds;
+}
+
+/** A scenario as flat names and values: `filesystem.sectorSize` → `512`. */
+function settings(definition: Record<string, unknown> | null, prefix = ''): Map<string, string> {
+  const flat = new Map<string, string>();
+  for (const [name, value] of Object.entries(definition ?? {}))
+    if (value !== null && typeof value === 'object' && !Array.isArray(value))
+      for (const [inner, text] of settings(value as Record<string, unknown>, `${prefix}${name}.`))
+        flat.set(inner, text);
+    else if (value !== undefined)
+      flat.set(`${prefix}${name}`, Array.isArray(value) ? value.join(' ') : `${value}`);
+  return flat;
+}
