@@ -26,9 +26,10 @@ export function contradictionIn(run: RunDocument): string | null {
         cell.warnings.push(
           `judged ${verdict ?? 'not at all'} by the rules of the loopanic that ran it: ${reason}`,
         );
-    } else if (verdict !== derived.verdict)
+      // What was not judged when its process was killed claims nothing.
+    } else if (verdict !== null && verdict !== derived.verdict)
       return `${cell.kernel} ${cell.module} ${cell.scenario}: its verdict is ${verdict ?? 'not there'}, but its trials make it ${derived.verdict} (${derived.reason})`;
-    else if (JSON.stringify(statistics) !== JSON.stringify(derived.statistics))
+    else if (verdict !== null && JSON.stringify(statistics) !== JSON.stringify(derived.statistics))
       return `${cell.kernel} ${cell.module} ${cell.scenario}: its statistics are not those of its trials`;
   }
   return null;

@@ -82,7 +82,8 @@ class Session {
   }
 
   async run(): Promise<void> {
-    for (const cell of this.#document.cells) if (cell.unmade !== null) this.#judge(cell);
+    for (const cell of this.#document.cells)
+      if (cell.unmade !== null || cell.trials.length > 0) this.#judge(cell);
     await this.#save();
     const cells = this.#document.cells.flatMap((cell, index) => {
       const parts = this.#slots[index]?.cell;

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import pLimit from 'p-limit';
-import { isExecutable } from '../../base/files.js';
+import { exists, isExecutable } from '../../base/files.js';
 import { cacheDir, packageRoot, scenariosDir } from '../../base/paths.js';
 import { outcomeSchema, type TrialOutcome } from '../../outcome/outcome-schema.js';
 import { type RunDocument, runSchema } from '../../results/run-schema.js';
@@ -101,6 +101,11 @@ export class FaultBench {
     return loopanic([...args, ...this.#common()], { env: this.env, timeoutSeconds: 400 });
   }
 
+  /** A command that boots nothing. */
+  query(...args: string[]) {
+    return loopanic([...args, '--results', this.results], { env: this.env });
+  }
+
   start(args: string[]) {
     return startLoopanic([...args, ...this.#common()], this.env);
   }
@@ -135,10 +140,11 @@ export class FaultBench {
     return found.sort();
   }
 
-  /** Id of the only run. */
+  /** Id of the only run that has come to its trials. */
   async runId(): Promise<string> {
-    const [id = ''] = await readdir(this.results);
-    return id;
+    for (const id of await readdir(this.results).catch(() => []))
+      if (await exists(join(this.results, id, 'run.json'))) return id;
+    return '';
   }
 
   /** Process id of the QEMU of this bench's guest. */
