@@ -127,12 +127,24 @@ test.serial("a kernel in CentOS's layout: unpatched panics, compound-head is cle
 
 test.serial('bisect: the kernel whose own module panics is the first bad one', async (t) => {
   const words = ['--good', 'debian-6.1', '--bad', ID, '--kernels', 'debian-6.1', '--kernels', ID];
-  const more = ['--trials', '1', '--dump', 'none', '--json', '--results', await tempDir(t)];
-  const { code, stdout, stderr } = await loopanic(['bisect', ...words, ...more], { timeoutSeconds: 280 });
+  const more = [
+    '--confidence',
+    '0.8',
+    '--trials',
+    '3',
+    '--dump',
+    'none',
+    '--json',
+    '--results',
+    await tempDir(t),
+  ];
+  const { code, stdout, stderr } = await loopanic(['bisect', ...words, ...more], { timeoutSeconds: 290 });
   t.is(code, 0, stderr);
-  const { good, bad, undecided, steps } = JSON.parse(stdout);
+  const { good, bad, undecided, confidence, text, steps } = JSON.parse(stdout);
   t.deepEqual([good, bad, undecided], ['debian-6.1', ID, []]);
-  // A good end takes two runs: its own, and its positive control's.
+  t.true(confidence >= 0.8);
+  t.regex(text, /with at least \d+ % confidence in all$/);
+  // A good end takes two runs: its first boot, and those that it is judged by, beside its positive control's.
   t.deepEqual(
     steps.map(({ kernel, verdict, runs }: { kernel: string; verdict: string; runs: string[] }) => [
       kernel,

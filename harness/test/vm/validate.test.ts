@@ -79,7 +79,7 @@ test.serial('a patch that does nothing: panics, exit 1', async (t) => {
     'nothing.patch',
     patch('+\t/* nothing */', ` ${GATE}`),
     '--trials',
-    '1',
+    '2',
   );
   t.is(code, 1);
   t.is(document?.cells[1]?.verdict, 'panics');
@@ -123,7 +123,7 @@ test.serial('a control that cannot panic leaves its dependent void: exit 3, noth
     '--control',
     'compound-head',
     '--trials',
-    '1',
+    '2',
   );
   t.is(code, 3);
   t.deepEqual(
