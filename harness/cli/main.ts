@@ -451,8 +451,10 @@ const parser = globalOptions(yargs(argv))
             .positional('names', { type: 'string', array: true, default: [] as string[] })
             .option('kernel', kernel)
             .option('patch', {
-              type: 'string',
-              describe: "changes the kernel's own libiscsi_tcp.c; paths as git writes them",
+              ...oneEach,
+              default: [] as string[],
+              describe:
+                "changes the kernel's own libiscsi_tcp.c; paths as git writes them (repeat, in order)",
             })
             .option('source', { type: 'string', describe: 'folder with libiscsi_tcp.c, or a kernel tree' })
             .option('ko', { type: 'string', describe: 'a libiscsi_tcp.ko that is built already' })
@@ -494,9 +496,9 @@ const parser = globalOptions(yargs(argv))
     does(clean),
   )
   .demandCommand(1, 'which command?')
-  // yargs makes a list of an option that is given twice; the last one counts, but for those that are lists.
+  // yargs makes a list of an option that is given twice: what was meant is not for us to choose.
   .middleware((args) => {
-    const ofCommand: Record<string, string[]> = { matrix: ['kernel'], kernel: ['patch'] };
+    const ofCommand: Record<string, string[]> = { matrix: ['kernel'], kernel: ['patch'], module: ['patch'] };
     const lists = [
       '_',
       'files',
@@ -507,8 +509,11 @@ const parser = globalOptions(yargs(argv))
       ...(ofCommand[String(args._[0])] ?? []),
     ];
     for (const [name, value] of Object.entries(args))
-      if (Array.isArray(value) && !lists.includes(name))
-        (args as Record<string, unknown>)[name] = value.at(-1);
+      if (Array.isArray(value) && !lists.includes(name) && !/[A-Z]/.test(name))
+        throw new UsageError(
+          'bad-usage',
+          `--${name}: is given ${value.length} times (${value.join(', ')}): give it once`,
+        );
   }, true)
   .strict()
   .recommendCommands()

@@ -10,6 +10,7 @@ import type { Progress } from '../base/progress.js';
 import { command } from '../host/command.js';
 import { findProgram, kernelHeaders, needProgram } from '../host/tools.js';
 import { type AddRequest, addKernel, checkNewId } from './add.js';
+import { changedFiles, checkChangesSomething, checkIsCompiled } from './compiled-change.js';
 import { debianPackages } from './debian.js';
 import { ensureKernel } from './fetch.js';
 import type { Kernel } from './kernel.js';
@@ -49,6 +50,8 @@ export async function buildKernel(
       }),
     ),
   );
+  const texts = await Promise.all(patches.map((file) => readFile(file, 'utf8')));
+  for (const [index, file] of patches.entries()) checkChangesSomething(file, texts[index] ?? '');
   await checkNewId(build.id);
   const made = await whatItIsMadeOf(base, patches);
   const present = await presentKernel(build.id);
@@ -75,6 +78,9 @@ export async function buildKernel(
       '-f',
       join(scratch.path, 'package/usr/src', archive),
     ]);
+    const before = new Map<string, string | null>();
+    for (const { path } of texts.flatMap(changedFiles))
+      if (!before.has(path)) before.set(path, await readFile(join(tree, path), 'utf8').catch(() => null));
     for (const patch of patches) {
       const done = await execa(
         await needProgram('patch'),
@@ -91,6 +97,7 @@ export async function buildKernel(
         );
     }
     await configure(tree, base, build.id);
+    if (patches.length > 0) await checkIsCompiled(tree, before);
     await make(tree, update, signal);
     return addKernel(
       {

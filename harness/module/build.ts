@@ -1,12 +1,13 @@
-import { chmod, copyFile, cp, mkdir, readdir, writeFile } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { copyFile, cp, mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
 import { execa } from 'execa';
 import { firstLine, InterruptedError, UsageError } from '../base/errors.js';
-import { scratchDir } from '../base/files.js';
+import { exists, scratchDir } from '../base/files.js';
 import type { Progress } from '../base/progress.js';
 import { needProgram } from '../host/tools.js';
-import { ensureBuildTree, moduleSources } from '../kernel/build-tree.js';
+import { ensureBuildTree } from '../kernel/build-tree.js';
 import type { Kernel } from '../kernel/kernel.js';
+import { offeredSymbols, wantedSymbols, whyRefused } from '../kernel/symbol-versions.js';
 import { type Compiler, hostCompiler } from './compiler.js';
 import { buildInContainer, engineAnswers } from './docker-build.js';
 import { type BuildJob, type BuildResult, makeArguments, timedOut } from './make.js';
@@ -20,6 +21,14 @@ export interface BuildOptions {
   builderImage?: string | undefined;
   /** Seconds after which a build is stopped. */
   buildSeconds: number;
+}
+
+const UNRESOLVED =
+  /modpost: .*undefined!|WARNING: "\S+" \[.*\] (?:undefined!|has no CRC)|no symbol version for/;
+
+async function whyKernelRefuses(file: string, headers: string): Promise<string | null> {
+  const offered = await offeredSymbols(headers);
+  return offered === null ? null : whyRefused(await wantedSymbols(file), offered);
 }
 
 /** A build that takes longer than this under any builder has gone astray: three seconds were seen. */
@@ -44,18 +53,14 @@ export async function buildModule(
   const { source: kernelSource } = tree;
   await progress.step(`module ${name} for ${kernel.id}`, async (update) => {
     await using scratch = await scratchDir('module');
-    const work = join(scratch.path, 'kernel');
-    await prepareSources(change, kernelSource, work).catch((error: unknown) => {
+    const source = join(scratch.path, 'source');
+    const from = { source: kernelSource, release: kernel.release };
+    await prepareSources(change, from, join(scratch.path, 'kernel'), source).catch((error: unknown) => {
       if (!(error instanceof UsageError)) throw error;
       throw new UsageError(error.code, `module ${name} ${firstLine(error)}`, error);
     });
-    const source = join(scratch.path, 'source');
-    await mkdir(source);
-    for (const file of moduleSources) await copyFile(join(work, file), join(source, basename(file)));
-    await writeFile(join(source, 'Makefile'), 'obj-m := libiscsi_tcp.o\n');
     // Whoever builds may read it, whatever this user's umask.
-    await chmod(source, 0o755);
-    for (const file of await readdir(source)) await chmod(join(source, file), 0o644);
+    await execa('chmod', ['-R', 'u+rwX,go+rX', source]);
     const out = join(scratch.path, 'out');
     await mkdir(out);
     const job: BuildJob = { kernel, tree, source, out, seconds: options.buildSeconds, update };
@@ -75,6 +80,15 @@ export async function buildModule(
       );
     }
     if (signal?.aborted) throw new InterruptedError();
+    // What modpost cannot resolve the kernel cannot either: it would refuse the module in every boot.
+    const unresolved = made.output.split('\n').find((line) => UNRESOLVED.test(line));
+    const refused =
+      unresolved?.trim() ?? (await whyKernelRefuses(join(out, 'libiscsi_tcp.ko'), tree.headers));
+    if (refused !== null)
+      throw new UsageError(
+        'module-unresolved',
+        `module ${name} cannot be loaded by ${kernel.id}: ${refused}: are these the headers of exactly this kernel, with the Module.symvers of all its modules?`,
+      );
     await copyFile(join(out, 'libiscsi_tcp.ko'), target);
   });
 }
@@ -113,7 +127,10 @@ async function buildOnHost(
     { all: true, reject: false, env: { LC_ALL: 'C' }, ...(signal ? { cancelSignal: signal } : {}) },
   );
   if (signal?.aborted) throw new InterruptedError();
-  if (!made.failed) await copyFile(join(dir, 'libiscsi_tcp.ko'), join(out, 'libiscsi_tcp.ko'));
+  const built = join(dir, 'libiscsi_tcp.ko');
+  if (!made.failed && !(await exists(built)))
+    return { failed: true, output: made.all, why: 'its Makefile builds no libiscsi_tcp.ko' };
+  if (!made.failed) await copyFile(built, join(out, 'libiscsi_tcp.ko'));
   return {
     failed: made.failed,
     output: made.all,

@@ -6,7 +6,7 @@ import type { Kernel } from '../kernel/kernel.js';
 export interface BuildJob {
   kernel: Kernel;
   tree: BuildTree;
-  /** libiscsi_tcp.c, iscsi_tcp.h and a Makefile; read only. */
+  /** The module's source with its Makefile; read only. */
   source: string;
   /** Where libiscsi_tcp.ko is to be left. */
   out: string;

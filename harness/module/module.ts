@@ -1,17 +1,20 @@
+import { createHash } from 'node:crypto';
 import { copyFile, mkdir, readdir, readFile, realpath } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import * as z from 'zod';
-import { UsageError } from '../base/errors.js';
+import { LoopanicError, UsageError } from '../base/errors.js';
 import { buildOnce, contentKey, exists, writeJson } from '../base/files.js';
 import { suggestion } from '../base/nearest.js';
 import { cacheDir, imagesDir } from '../base/paths.js';
-import type { Progress } from '../base/progress.js';
+import { type Progress, silentProgress } from '../base/progress.js';
 import { readYaml } from '../base/yaml-file.js';
 import { ensureBuildTree } from '../kernel/build-tree.js';
 import { type Kernel, stockModulePath } from '../kernel/kernel.js';
+import { codeKey } from '../kernel/module-code.js';
 import { type ModuleInfo, readModule } from '../kernel/module-file.js';
+import { offeredSymbols, wantedSymbols, whyRefused } from '../kernel/symbol-versions.js';
 import { BUILD_DEFAULTS, type BuildOptions, buildModule } from './build.js';
-import { type Change, changeContent, checkPatch } from './sources.js';
+import { type Change, changeContent, changeNames, checkPatch } from './sources.js';
 
 /** The module that every scenario is about. */
 export const MODULE_NAME = 'libiscsi_tcp';
@@ -34,6 +37,17 @@ export interface Module {
   /** The .ko on this host. */
   file: string;
   info: ModuleInfo;
+  identity: ModuleIdentity;
+}
+
+/** What a module under test is, beside its name. */
+export interface ModuleIdentity {
+  /** Of the .ko, hex. */
+  sha256: string;
+  /** Files that it was made of, in order: patches with their subjects, or the files of a folder. */
+  source: string[];
+  /** The kernel's own module, or a variant of loopanic's, whose code is the same; null if none is. Of those themselves: null. */
+  sameCodeAs: string | null;
 }
 
 /** Variants that are built from the kernel's source with a patch, by name. */
@@ -99,18 +113,25 @@ export async function ensureModule(
 ): Promise<Module> {
   await checkModuleId(id, kernel);
   const stock = stockModulePath(kernel);
-  const found = async (file: string, as = id): Promise<Module> => ({
+  const found = async (file: string, as = id, source: string[] = []): Promise<Module> => ({
     id: as,
     file,
     info: await readModule(file),
+    identity: { sha256: sha256(await readFile(file)), source, sameCodeAs: null },
   });
+  /** A module of the user's, compared with those that are known. */
+  const own = async (file: string, as: string, source: string[]): Promise<Module> => {
+    const module = await found(file, as, source);
+    module.identity.sameCodeAs = await sameCode(file, kernel, progress, options, signal);
+    return module;
+  };
   if (id === 'stock') return found(stock);
   const kind = kindOf(id);
   if (kind === 'ko') {
     const file = await realpath(id);
     await checkPrebuilt(file, kernel);
     // Files of this name abound: the content tells them apart.
-    return found(file, `${basename(id)}@${contentKey(await readFile(file)).slice(0, 8)}`);
+    return own(file, `${basename(id)}@${contentKey(await readFile(file)).slice(0, 8)}`, [basename(id)]);
   }
   const build = async (name: string, change: Change, target: string): Promise<void> => {
     await buildOnce(
@@ -124,14 +145,14 @@ export async function ensureModule(
     );
   };
   if (kind === 'patch') {
-    const change: Change = { kind: 'patches', files: [await realpath(id)] };
+    const change: Change = { kind: 'series', files: [await realpath(id)] };
     const as = `${basename(id)}@${contentKey(...(await changeContent(change))).slice(0, 8)}`;
     const dir = cacheDir('modules', `patched-${await changeKey(change, kernel)}`);
     await build(id, change, dir);
-    return found(join(dir, KO), as);
+    return own(join(dir, KO), as, await changeNames(change));
   }
   const named = namedDir(kernel, id, KO);
-  if (await exists(named)) return found(named);
+  if (await exists(named)) return own(named, id, await namedSource(kernel, id));
   const variant = (await variants())[id];
   if (!variant) throw new UsageError('unknown-module', `unknown module ${id}`);
   const file = await variantFile(id, variant, kernel);
@@ -147,7 +168,7 @@ export async function ensureModule(
 const KO = `${MODULE_NAME}.ko`;
 
 function variantChange({ patches }: Variant): Change {
-  return { kind: 'patches', files: patches.map((patch) => join(imagesDir, 'modules', patch)) };
+  return { kind: 'first-fitting', files: patches.map((patch) => join(imagesDir, 'modules', patch)) };
 }
 
 async function changeKey(change: Change, kernel: Kernel): Promise<string> {
@@ -167,7 +188,7 @@ async function sourceHas(text: string, kernel: Kernel, progress: Progress): Prom
 /** A module that the user makes and names. */
 export interface NamedModule {
   name: string;
-  from: { patch: string } | { source: string } | { ko: string };
+  from: { patches: readonly string[] } | { source: string } | { ko: string };
 }
 
 /**
@@ -189,31 +210,83 @@ export async function nameModule(
       'bad-usage',
       `--name ${name}: may hold letters, digits, '.', '_', '+' and '-' only, and must not end in .ko or .patch`,
     );
-  if ('patch' in from) await checkPatch(from.patch);
+  if ('patches' in from) for (const patch of from.patches) await checkPatch(patch);
   if ('ko' in from) await checkPrebuilt(from.ko, kernel);
   await buildOnce(
     namedDir(kernel, name),
     async (out) => {
       await mkdir(out);
       const target = join(out, KO);
-      if ('ko' in from) await copyFile(from.ko, target);
-      else {
+      let source: string[] = [];
+      if ('ko' in from) {
+        await copyFile(from.ko, target);
+        source = [basename(from.ko)];
+      } else {
         const change: Change =
-          'patch' in from
-            ? { kind: 'patches', files: [await realpath(from.patch)] }
+          'patches' in from
+            ? { kind: 'series', files: await Promise.all(from.patches.map((patch) => realpath(patch))) }
             : { kind: 'source', dir: from.source };
+        source = await changeNames(change);
         await buildModule({ name, change, kernel, target }, options, progress, signal);
       }
       await writeJson(join(out, 'module.json'), {
         name,
         from,
+        source,
         kernel: kernel.id,
         builtAt: new Date().toISOString(),
       });
     },
     true,
   );
-  return ensureModule(name, kernel, progress);
+  return ensureModule(name, kernel, progress, options, signal);
+}
+
+/** What a named module was made of, as it was noted then. */
+async function namedSource(kernel: Kernel, name: string): Promise<string[]> {
+  const text = await readFile(namedDir(kernel, name, 'module.json'), 'utf8').catch(() => '{}');
+  const parsed = z.object({ source: z.array(z.string()).default([]) }).safeParse(JSON.parse(text));
+  return parsed.success ? parsed.data.source : [];
+}
+
+/** Which of the modules that are known for a kernel has the same code: its own (as it came, or built anew from its unchanged source), or a variant; null if none has. */
+async function sameCode(
+  file: string,
+  kernel: Kernel,
+  progress: Progress,
+  options: BuildOptions,
+  signal: AbortSignal | undefined,
+): Promise<string | null> {
+  const key = await codeKey(file);
+  if (key === (await codeKey(stockModulePath(kernel)))) return 'stock';
+  const tree = await ensureBuildTree(kernel, progress).catch((error: unknown) => {
+    if (error instanceof LoopanicError) return null;
+    throw error;
+  });
+  // A .ko of a kernel without its source: nothing else can be built to compare it with.
+  if (!tree?.source) return null;
+  const unchanged: Change = { kind: 'unchanged' };
+  const dir = cacheDir('modules', `unchanged-${await changeKey(unchanged, kernel)}`);
+  await buildOnce(dir, async (out) => {
+    await mkdir(out);
+    const job = { name: '(the unchanged source)', change: unchanged, kernel, target: join(out, KO) };
+    await buildModule(job, options, progress, signal);
+  });
+  if (key === (await codeKey(join(dir, KO)))) return 'stock';
+  for (const name of Object.keys(await variants())) {
+    const variant = await ensureModule(name, kernel, progress, options, signal).catch((error: unknown) => {
+      // One that does not fit this kernel is no match.
+      if (error instanceof UsageError) return null;
+      throw error;
+    });
+    if (variant && variant.file !== stockModulePath(kernel) && key === (await codeKey(variant.file)))
+      return name;
+  }
+  return null;
+}
+
+function sha256(content: Buffer): string {
+  return createHash('sha256').update(content).digest('hex');
 }
 
 /** Throws UsageError if a .ko cannot stand in for this kernel's module. */
@@ -235,6 +308,24 @@ async function checkPrebuilt(path: string, kernel: Kernel): Promise<void> {
       'wrong-vermagic',
       `${path}: built for another kernel: its vermagic is "${info.vermagic}", ${kernel.id} needs "${wanted}"`,
     );
+  // Without its headers a kernel offers at least what its own module wants.
+  const tree = join(kernel.dir, 'devel');
+  const headers = (await exists(tree)) ? (await ensureBuildTree(kernel, silentProgress)).headers : null;
+  const stock = await wantedSymbols(stockModulePath(kernel));
+  const offered = headers === null ? null : await offeredSymbols(headers);
+  const mine = await wantedSymbols(path);
+  const refused = whyRefused(
+    offered
+      ? mine
+      : {
+          ...mine,
+          versions: new Map([...mine.versions].filter(([name]) => stock.versions.has(name))),
+          undefinedSymbols: [],
+        },
+    offered ?? stock.versions,
+  );
+  if (refused !== null)
+    throw new UsageError('wrong-symbols', `${path}: cannot be loaded by ${kernel.id}: ${refused}`);
 }
 
 /** As the kernel compares them (same_magic() in kernel/module.c): where both have modversions, the release does not count. */

@@ -1,41 +1,148 @@
-import { copyFile, cp, readFile } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { cp, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { basename, dirname, join, relative } from 'node:path';
 import { execa } from 'execa';
 import { UsageError } from '../base/errors.js';
 import { exists } from '../base/files.js';
 import { needProgram } from '../host/tools.js';
 import { moduleSources } from '../kernel/build-tree.js';
+import { readDkmsConf } from './dkms.js';
 
 /** How a module's source differs from the kernel's own. */
 export type Change =
-  /** The first of these patches that fits is applied; `origin` is what they are called in messages. */
-  | { kind: 'patches'; files: readonly string[] }
+  /** Not at all: what the kernel's own module is measured by. */
+  | { kind: 'unchanged' }
+  /** The first of these patches that fits is applied: the same change for kernels of other ages. */
+  | { kind: 'first-fitting'; files: readonly string[] }
+  /** All of these patches, in order. */
+  | { kind: 'series'; files: readonly string[] }
   /** The user's own source: a folder with libiscsi_tcp.c, or a kernel tree. */
   | { kind: 'source'; dir: string };
 
-const FILES = moduleSources.map((file) => basename(file));
+const SCSI = 'drivers/scsi';
+const SOURCE = 'libiscsi_tcp.c';
+const MAKEFILES = ['Kbuild', 'Makefile'] as const;
+/** A folder that holds more is no module's. */
+const MOST_FILES = 200;
+const MOST_BYTES = 16 * 2 ** 20;
 
 /** Content that a module built with this change depends on, for its cache key. */
-export async function changeContent(change: Change): Promise<Buffer[]> {
-  if (change.kind === 'patches') return Promise.all(change.files.map((file) => readFile(file)));
-  const dir = await sourceFolder(change.dir);
-  const texts = FILES.map((file) => readFile(join(dir, file)).catch(() => Buffer.alloc(0)));
-  return Promise.all(texts);
+export async function changeContent(change: Change): Promise<(string | Buffer)[]> {
+  if (change.kind === 'unchanged') return ['unchanged'];
+  if (change.kind !== 'source') return Promise.all(change.files.map((file) => readFile(file)));
+  const content: (string | Buffer)[] = [];
+  for (const { name, path } of await ownFiles(change.dir)) content.push(name, await readFile(path));
+  return content;
 }
 
-/** Makes the changed source in `work` from the kernel's own (a folder with drivers/scsi/). Throws UsageError if the change does not fit. */
-export async function prepareSources(change: Change, kernelSource: string, work: string): Promise<void> {
-  await cp(kernelSource, work, { recursive: true });
-  if (change.kind === 'patches') return applyFirst(work, change.files);
-  const dir = await sourceFolder(change.dir);
-  for (const file of FILES)
-    if (await exists(join(dir, file))) await copyFile(join(dir, file), join(work, 'drivers/scsi', file));
+/** What a change is called in results: the files that it is made of, in order, with the subject of a patch that has one. */
+export async function changeNames(change: Change): Promise<string[]> {
+  if (change.kind === 'unchanged') return [];
+  if (change.kind === 'source') return (await ownFiles(change.dir)).map(({ name }) => name);
+  return Promise.all(
+    change.files.map(async (file) => {
+      const subject = /^Subject: (.{1,200})$/m.exec(await readFile(file, 'latin1'))?.[1];
+      return subject === undefined ? basename(file) : `${basename(file)}: ${subject.trim()}`;
+    }),
+  );
 }
 
-async function sourceFolder(dir: string): Promise<string> {
-  for (const place of [dir, join(dir, 'drivers/scsi')])
-    if (await exists(join(place, 'libiscsi_tcp.c'))) return place;
-  throw new UsageError('no-source', `${dir}: there is no libiscsi_tcp.c in it`);
+/**
+ * Makes the folder that is built, with its Makefile, from the kernel's own source (a folder with drivers/scsi/) and the change. `scratch` is an empty folder to work in. Throws UsageError if the change
+ * does not fit, or holds something that would be left out.
+ */
+export async function prepareSources(
+  change: Change,
+  { source, release }: { source: string; release: string },
+  scratch: string,
+  out: string,
+): Promise<void> {
+  await cp(source, scratch, { recursive: true });
+  if (change.kind === 'first-fitting') await applyFirst(scratch, change.files);
+  if (change.kind === 'series') for (const file of change.files) await applyFirst(scratch, [file]);
+  await mkdir(out, { recursive: true });
+  for (const file of moduleSources) await cp(join(scratch, file), join(out, basename(file)));
+  if (change.kind === 'source') await layOver(change.dir, release, out);
+  if (!(await hasMakefile(out))) await writeFile(join(out, 'Makefile'), 'obj-m := libiscsi_tcp.o\n');
+}
+
+async function hasMakefile(dir: string): Promise<boolean> {
+  for (const name of MAKEFILES) if (await exists(join(dir, name))) return true;
+  return false;
+}
+
+/** The user's files over the kernel's, and the patches that a dkms.conf names. */
+async function layOver(dir: string, release: string, out: string): Promise<void> {
+  for (const { name, path } of await ownFiles(dir)) {
+    await mkdir(dirname(join(out, name)), { recursive: true });
+    await cp(path, join(out, name));
+  }
+  const { place } = await sourceFolder(dir);
+  for (const patch of (await readDkmsConf(place, release))?.patches ?? [])
+    await applyFirst(out, [join(place, 'patches', patch)]);
+  for (const name of MAKEFILES) {
+    const text = await readFile(join(out, name), 'utf8').catch(() => null);
+    if (text === null) continue;
+    if (!/\blibiscsi_tcp\.o\b/.test(text))
+      throw new UsageError('foreign-makefile', `${join(place, name)}: does not build libiscsi_tcp.o`);
+    return;
+  }
+}
+
+async function sourceFolder(dir: string): Promise<{ place: string; isTree: boolean }> {
+  for (const [place, isTree] of [
+    [dir, false],
+    [join(dir, SCSI), true],
+  ] as const)
+    if (await exists(join(place, SOURCE))) return { place, isTree };
+  throw new UsageError('no-source', `${dir}: there is no ${SOURCE} in it`);
+}
+
+/** Of a folder of its own everything; of a kernel tree the module's files, if its Makefile does nothing for them. In order of their names. */
+async function ownFiles(dir: string): Promise<{ name: string; path: string }[]> {
+  const { place, isTree } = await sourceFolder(dir);
+  if (isTree) {
+    await refuseTreeFlags(place);
+    const text = await readFile(join(place, SOURCE), 'utf8');
+    const headers = [...text.matchAll(/^\s*#\s*include\s+"([\w./-]+)"/gm)].map(([, name = '']) => name);
+    const names = [SOURCE, ...new Set(headers)].filter((name) => !name.includes('..'));
+    const found: { name: string; path: string }[] = [];
+    for (const name of names)
+      if (await exists(join(place, name))) found.push({ name, path: join(place, name) });
+    return found;
+  }
+  const files: { name: string; path: string }[] = [];
+  let bytes = 0;
+  for (const entry of await readdir(place, { recursive: true, withFileTypes: true })) {
+    const path = join(entry.parentPath, entry.name);
+    const name = relative(place, path);
+    // What git keeps, and what an earlier build left.
+    if (/(^|\/)\.|\.(?:o|ko|mod|cmd|order|symvers|a|mod\.c)$/.test(name) || entry.isDirectory()) continue;
+    if (!entry.isFile())
+      throw new UsageError('odd-source', `${path}: is neither a file nor a folder: copy what it stands for`);
+    files.push({ name, path });
+    bytes += (await readFile(path)).length;
+    if (files.length > MOST_FILES || bytes > MOST_BYTES)
+      throw new UsageError(
+        'big-source',
+        `${dir}: holds more than ${MOST_FILES} files or ${MOST_BYTES / 2 ** 20} MiB: give the folder of the module alone`,
+      );
+  }
+  return files.sort((a, b) => (a.name < b.name ? -1 : 1));
+}
+
+/** A tree's Makefile is for all of drivers/scsi and is not used; what it sets for this module would be lost. */
+async function refuseTreeFlags(place: string): Promise<void> {
+  const flags =
+    /^\s*(?:ccflags-y|subdir-ccflags-y|EXTRA_CFLAGS|CFLAGS_(?:REMOVE_)?libiscsi_tcp\.o|libiscsi_tcp-(?:y|m|objs))\s*[:+?]?=/;
+  for (const name of MAKEFILES) {
+    const text = await readFile(join(place, name), 'utf8').catch(() => '');
+    for (const [index, line] of text.split('\n').entries())
+      if (flags.test(line))
+        throw new UsageError(
+          'tree-flags',
+          `${join(place, name)}:${index + 1}: ${line.trim()}: is not honoured for a whole tree: give a folder with the module's files and a Makefile of their own`,
+        );
+  }
 }
 
 /**

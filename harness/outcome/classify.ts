@@ -1,4 +1,4 @@
-import { complaintIn } from './complaints.js';
+import { isComplaint } from './complaints.js';
 import { CrashReader, type CrashReport } from './crash-report.js';
 import { type LogLine, parseLines } from './log-line.js';
 import { type Signature, signatureOf, whyNotSought } from './signature.js';
@@ -53,7 +53,7 @@ export function classifyLines(lines: readonly LogLine[], receiver = 'tgtd'): Log
     if (SHUTDOWN_BEGINS.test(line.text)) shutDown = true;
     const wanted = shutDown && WANTED.test(line.text);
     if (SHUTDOWN_ENDS.test(line.text)) shutDown = false;
-    if (!wanted && complaintIn(line.text))
+    if (!wanted && isComplaint(line.text, line.level))
       warnings.set(line.number, { line: line.number, text: line.text.trim() });
   }
   for (const report of reader.reports)

@@ -208,6 +208,19 @@ export const COMPLAINTS: readonly Complaint[] = [
   },
 ];
 
+/** KERN_ERR of include/linux/kern_levels.h: what a kernel calls an error or worse is one, whatever it says. */
+const ERROR_LEVEL = 3;
+/** Called an error, and none: sd's guess at a cache (drivers/scsi/sd.c sd_read_cache_type), a file system's youth (fs/xfs/xfs_super.c), debugfs of a module that is loaded twice. */
+const HARMLESS_ERRORS =
+  /Assuming drive cache: write through|No Caching mode page found|Asking for cache data failed|EXPERIMENTAL|debugfs: .{0,80}already present/;
+
+/** True if a kernel's message says that something went wrong: by its text (without time stamp: log-line.ts), or by its level where that is known. */
+export function isComplaint(text: string, level?: number): boolean {
+  return (
+    complaintIn(text) !== null || (level !== undefined && level <= ERROR_LEVEL && !HARMLESS_ERRORS.test(text))
+  );
+}
+
 /** First entry that the text of a kernel's message matches, or null. `text` has no time stamp (log-line.ts). */
 export function complaintIn(text: string): Complaint | null {
   const start = text.length > LONGEST ? text.slice(0, LONGEST) : text;

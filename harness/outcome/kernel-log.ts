@@ -1,12 +1,17 @@
 import type { LogLine } from './log-line.js';
 
+/** A message with its level: 0 (emergency) to 7 (debug); 3 is an error. */
+export interface KernelRecord extends LogLine {
+  level: number;
+}
+
 /**
  * The kernel's own log of a trial, as the guest read it from /dev/kmsg when its workload had ended: every record since the first marker, whatever its level, each with the kernel's number.
  * What a console may lose, or never shows at its level, is here; and it can be told whether all of it is.
  */
 export class KernelLog {
   /** Messages, with their line in guest.log. */
-  readonly lines: LogLine[] = [];
+  readonly lines: KernelRecord[] = [];
   #first: number | null = null;
   #last: number | null = null;
   #fault: string | null = null;
@@ -23,7 +28,7 @@ export class KernelLog {
         this.#fault ??= `line ${line}: record ${number} follows record ${this.#last}`;
       this.#first ??= number;
       this.#last = number;
-      this.lines.push({ number: line, text: record[3] ?? '', broken: false });
+      this.lines.push({ number: line, text: record[3] ?? '', broken: false, level: Number(record[2]) });
     } else if (end) this.#end = { first: Number(end[1]), last: Number(end[2]) };
     else if (said.startsWith('kmsg.lost')) this.#fault ??= `line ${line}: the kernel had overwritten records`;
     else this.#fault ??= `line ${line}: a record cannot be read`;

@@ -8,6 +8,8 @@ export interface LogLine {
   text: string;
   /** Another message broke into this one: the kernel's own text is not whole. */
   broken: boolean;
+  /** Level of the message, where it is known: 0 (emergency) to 7 (debug). */
+  level?: number;
 }
 
 // What may stand before a message: console log level, `dmesg -x`'s facility, a syslog or journal prefix, the time stamp (seconds, or

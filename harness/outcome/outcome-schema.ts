@@ -36,6 +36,10 @@ export const outcomeSchema = z
       .boolean()
       .describe('the crash report is too damaged to tell; the trial counts neither for nor against'),
     interrupted: z.boolean().describe('the user stopped the run during this trial'),
+    ended: z
+      .record(z.string(), z.union([z.string(), z.number(), z.null()]))
+      .default({})
+      .describe('why the trial was ended; with its logs and its plan, all that the outcome follows from'),
     phase: z.enum(phases).describe('how far the trial came'),
     timings: z
       .record(z.string(), seconds)

@@ -68,7 +68,7 @@ export function rateText({ statistics }: Pick<RunCell, 'statistics'>): string {
   return `${panicked} of ${counted} (${percent(rate.low)} to ${percent(rate.high)})`;
 }
 
-/** Chance of a miss, for people. */
+/** Largest share of such runs that call a module clean which is as bad as the control, for people. */
 export function missText({ statistics, verdict }: Pick<RunCell, 'statistics' | 'verdict'>): string {
   return verdict === 'clean' && statistics?.missChance != null ? percent(statistics.missChance) : '–';
 }

@@ -113,7 +113,7 @@ function evidence(old: RunCell, now: RunCell): Found {
     if (a && b && b.survived < a.survived)
       found.push(['evidence', `${b.survived} survivors, not ${a.survived}`]);
     if (a && b && (b.missChance ?? 1) > (a.missChance ?? 1))
-      found.push(['evidence', `chance of a miss ${missText(now)}, not ${missText(old)}`]);
+      found.push(['evidence', `wrong clean at most ${missText(now)}, not ${missText(old)}`]);
   }
   const warnings = now.warnings.filter((text) => !old.warnings.includes(text));
   if (warnings.length > 0) found.push(['evidence', `new warning: ${warnings.join('; ')}`]);

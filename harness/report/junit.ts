@@ -104,7 +104,7 @@ function detail(cell: RunCell): string {
   const trial = tellingTrial(cell);
   return [
     cell.reason,
-    `panics: ${rateText(cell)}; chance of a miss: ${missText(cell)}`,
+    `panics: ${rateText(cell)}; wrong clean, at most: ${missText(cell)}`,
     ...(trial ? [`trial ${trial.trial}: ${trial.outcome}: ${trial.reason}`, `folder: ${trial.folder}`] : []),
     `repeat: ${repeatCommand(cell, trial)}`,
   ].join('\n');

@@ -25,7 +25,7 @@ export function markdownReport(run: RunDocument): string {
     '',
     `${totals(run)}. ${partial === null ? '' : `**Not whole: ${partial}.** `}Started ${run.startedAt} on ${run.host.hostname} (${run.host.accel}), ${run.durationSeconds} s.`,
     '',
-    '| | kernel | module | scenario | verdict | expected | panics (95 %) | chance of a miss |',
+    '| | kernel | module | scenario | verdict | expected | panics (95 %) | wrong clean, at most |',
     '|---|---|---|---|---|---|---|---|',
     ...run.cells.map((cell) => {
       const bold = standing(cell, run) === 'contradicted' ? ' **CONTRADICTED**' : '';

@@ -91,13 +91,14 @@ export class RunFolder {
     return run;
   }
 
-  /** Where run.json and the trials' own outcome.json differ; null also where a trial's folder is not there (a run may be handed on without). */
+  /** Where run.json and the trials' own outcome.json differ; null also where no trial has a folder (a run may be handed on without). */
   async #contradictedBy(run: RunDocument): Promise<string | null> {
+    if (!(await exists(join(this.path, 'cells')))) return null;
     for (const cell of run.cells)
       for (const trial of cell.trials) {
-        const text = await readFile(join(this.path, trial.folder, 'outcome.json'), 'utf8').catch(() => null);
-        if (text === null) continue;
         const name = join(trial.folder, 'outcome.json');
+        const text = await readFile(join(this.path, name), 'utf8').catch(() => null);
+        if (text === null) return `${name} is not there`;
         let saved: unknown;
         try {
           saved = JSON.parse(text);

@@ -48,10 +48,28 @@ const cellSchema = z.object({
       version: z.string(),
       origin: z.string(),
       packages: z.array(kernelPackageSchema),
+      freelistRandom: z
+        .boolean()
+        .default(true)
+        .describe('slabs hand their objects out in an order that each boot draws anew'),
     })
     .nullable(),
   moduleInfo: z
-    .object({ vermagic: z.string(), srcversion: z.string().nullable(), buildId: z.string().nullable() })
+    .object({
+      vermagic: z.string(),
+      srcversion: z.string().nullable(),
+      buildId: z.string().nullable(),
+      sha256: z.string().default('').describe('of the .ko'),
+      source: z
+        .array(z.string())
+        .default([])
+        .describe('what it was made of, in order: patches with their subjects, or the files of a folder'),
+      sameCodeAs: z
+        .string()
+        .nullable()
+        .default(null)
+        .describe("stock, or a variant of loopanic's, whose code is the same"),
+    })
     .nullable(),
   image: z.object({ name: z.string(), key: z.string() }),
   scripts: z

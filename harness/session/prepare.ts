@@ -327,8 +327,17 @@ async function newCell(
       version: kernel.version,
       origin: kernel.origin,
       packages: kernel.packages,
+      freelistRandom: kernel.profile.freelistRandom,
     },
-    moduleInfo: info ? { vermagic: info.vermagic, srcversion: info.srcversion, buildId: info.buildId } : null,
+    moduleInfo:
+      info && slot.cell
+        ? {
+            vermagic: info.vermagic,
+            srcversion: info.srcversion,
+            buildId: info.buildId,
+            ...slot.cell.module.identity,
+          }
+        : null,
     image: { name: image.name, key: image.key },
     scripts: await scriptsKey(slot),
     repeat: repeatArguments(cell, request, image.name),

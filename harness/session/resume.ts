@@ -4,6 +4,7 @@ import * as z from 'zod';
 import { firstLine, hasErrno, UsageError } from '../base/errors.js';
 import { writeJson } from '../base/files.js';
 import type { Progress } from '../base/progress.js';
+import type { TrialEnd } from '../outcome/decide.js';
 import { outcomeSchema, type TrialOutcome } from '../outcome/outcome-schema.js';
 import type { RunFolder } from '../results/run-folder.js';
 import type { RunCell, RunDocument, RunTrial } from '../results/run-schema.js';
@@ -28,7 +29,7 @@ export async function adoptTrials(
   // All of it is read before any of it is believed.
   const adopted: RunTrial[][] = [];
   for (const [index, cell] of document.cells.entries())
-    adopted.push(await trialsOf(folder, cell, earlier.cells[index]?.trials ?? []));
+    adopted.push(await trialsOf(folder, cell, earlier.cells[index]?.trials ?? [], document.request.seed));
   for (const [index, cell] of document.cells.entries()) {
     cell.durationSeconds = earlier.cells[index]?.durationSeconds ?? 0;
     const known = earlier.cells[index]?.trials.length ?? 0;
@@ -44,7 +45,12 @@ export async function adoptTrials(
 }
 
 /** The trials of a cell, by run.json and by what is on disk. */
-async function trialsOf(folder: RunFolder, cell: RunCell, known: readonly RunTrial[]): Promise<RunTrial[]> {
+async function trialsOf(
+  folder: RunFolder,
+  cell: RunCell,
+  known: readonly RunTrial[],
+  seed: number | null,
+): Promise<RunTrial[]> {
   const damaged = (what: string): UsageError =>
     new UsageError(
       'bad-run',
@@ -58,12 +64,20 @@ async function trialsOf(folder: RunFolder, cell: RunCell, known: readonly RunTri
     const dir = join(folder.path, relative);
     const before = known[number - 1];
     const saved = await savedOutcome(dir, damaged);
+    if (before && !saved) throw damaged(`${relative} has no ${TRIAL_FILES.outcome}`);
+    // A crash report may have gone on after it was judged, while its dump was taken: that it was one is known.
+    if (saved && ['survived', 'infra-error', 'no-boot'].includes(saved.outcome)) {
+      const again = await outcomeByLogs(dir, saved, damaged);
+      if (again !== null && again !== saved.outcome)
+        throw damaged(
+          `${relative}/${TRIAL_FILES.outcome} says ${saved.outcome}, but the trial's logs make it ${again}`,
+        );
+    }
     if (before) {
-      if (!saved) throw damaged(`${relative} has no ${TRIAL_FILES.outcome}`);
       trials.push(before);
       continue;
     }
-    const outcome = saved ?? (await cutOff(dir, cell, number, damaged));
+    const outcome = saved ?? (await cutOff(dir, cell, number, seed, damaged));
     const wrong = foreign(outcome, cell, number);
     if (wrong) throw damaged(`${relative}: ${wrong}`);
     trials.push({ ...outcome, folder: relative, dump: null, analysis: null });
@@ -90,23 +104,38 @@ async function savedOutcome(
   }
 }
 
+/** The outcome of a trial that is over, read from its logs once more; null for one that left no plan to read them by. */
+async function outcomeByLogs(
+  dir: string,
+  { ended, timings }: TrialOutcome,
+  damaged: (what: string) => UsageError,
+): Promise<TrialOutcome['outcome'] | null> {
+  const plan = await savedPlan(dir, damaged);
+  if (plan === null || typeof ended.why !== 'string') return null;
+  return (await concludeTrial(plan, dir, ended as TrialEnd, timings)).outcome;
+}
+
+async function savedPlan(dir: string, damaged: (what: string) => UsageError): Promise<ReadingPlan | null> {
+  const file = join(dir, TRIAL_FILES.plan);
+  const text = await readFile(file, 'utf8').catch(() => null);
+  if (text === null) return null;
+  try {
+    return JSON.parse(text) as ReadingPlan;
+  } catch (error) {
+    throw damaged(`${file} cannot be read (${firstLine(error)})`);
+  }
+}
+
 /** The outcome of a trial that was cut off, from its logs. */
 async function cutOff(
   dir: string,
   cell: RunCell,
   number: number,
+  firstSeed: number | null,
   damaged: (what: string) => UsageError,
 ): Promise<TrialOutcome> {
-  const text = await readFile(join(dir, TRIAL_FILES.plan), 'utf8').catch(() => null);
-  if (text !== null) {
-    let plan: ReadingPlan;
-    try {
-      plan = JSON.parse(text) as ReadingPlan;
-    } catch (error) {
-      throw damaged(`${join(dir, TRIAL_FILES.plan)} cannot be read (${firstLine(error)})`);
-    }
-    return concludeTrial(plan, dir, { why: 'cut-off' }, {});
-  }
+  const plan = await savedPlan(dir, damaged);
+  if (plan !== null) return concludeTrial(plan, dir, { why: 'cut-off' }, {});
   // The plan is saved before QEMU starts.
   if ((await readdir(dir)).some((name) => !name.endsWith('.tmp')))
     throw damaged(`${dir} has logs, but no ${TRIAL_FILES.plan} to read them by`);
@@ -117,12 +146,13 @@ async function cutOff(
     scenario: cell.scenario,
     trial: number,
     cellKey: cell.key,
-    seed: 0,
+    seed: firstSeed === null ? 0 : firstSeed + number - 1,
     outcome: 'infra-error',
     reason: 'cut off before its guest was started',
     signature: null,
     corrupted: false,
     interrupted: true,
+    ended: { why: 'cut-off' },
     phase: 'boot',
     timings: {},
     accel: 'tcg',

@@ -94,6 +94,7 @@ export async function concludeTrial(
     signature: crash.log.signature,
     // A panic counts, whoever stopped what came after it.
     interrupted: (end.why === 'interrupted' || end.why === 'cut-off') && crash.log.outcome === 'no-crash',
+    ended: { ...end },
     phase: markers.phase,
     timings,
     accel: plan.accel,

@@ -21,8 +21,9 @@ export interface CellRecord {
   /** Why it cannot be made; null if it can. */
   unmade: string | null;
   wantedTrials: number;
-  kernelInfo: { key: string } | null;
+  kernelInfo: { key: string; freelistRandom: boolean } | null;
   image: { key: string };
+  moduleInfo: { sameCodeAs: string | null } | null;
   scripts: string;
   scenarioDefinition: Record<string, unknown> | null;
   trials: readonly JudgedTrial[];
@@ -51,6 +52,21 @@ export function controlOf<Cell extends CellRecord>({ cells }: RunRecord<Cell>, c
  * What is to be known of a cell from its trials and its control's: the same whether the run goes on, is resumed, or is read years later.
  */
 export function judgeInRun<Cell extends CellRecord>(run: RunRecord<Cell>, cell: Cell): CellJudgement {
+  const judgement = judged(run, cell);
+  const same = cell.moduleInfo?.sameCodeAs ?? null;
+  if (same === null || cell.trials.length === 0) return judgement;
+  const warnings = same === 'stock' ? [...judgement.warnings, sameCodeText(same)] : judgement.warnings;
+  return { ...judgement, reason: `${judgement.reason}; ${sameCodeText(same)}`, warnings };
+}
+
+/** What of a module under test that is no other than one that is known. */
+export function sameCodeText(module: string): string {
+  return module === 'stock'
+    ? "its code is the same as stock's: nothing that is compiled was changed"
+    : `its code is the same as ${module}'s`;
+}
+
+function judged<Cell extends CellRecord>(run: RunRecord<Cell>, cell: Cell): CellJudgement {
   const control = controlOf(run, cell);
   const goal: CellGoal = {
     trials: cell.wantedTrials,
@@ -72,6 +88,15 @@ export function judgeInRun<Cell extends CellRecord>(run: RunRecord<Cell>, cell: 
   // Nothing is clean before its control has shown that it could have panicked.
   if (cell.control !== null && goal.control === null && judgement.verdict === 'clean')
     return other('inconclusive', 'its positive control was not run');
+  // A kernel that deals its free lists in a fixed order (no SLAB_FREELIST_RANDOM) draws little that is new at a boot.
+  if (
+    judgement.verdict === 'clean' &&
+    judgement.statistics.missChance !== null &&
+    cell.kernelInfo?.freelistRandom === false
+  )
+    judgement.warnings.push(
+      "this kernel's slabs hand objects out in a fixed order: its boots may repeat one another, and the guarantee is for boots that do not",
+    );
   return judgement;
 }
 

@@ -2,6 +2,7 @@ import { EXIT, interruptible, UsageError } from '../../base/errors.js';
 import { ensureKernel } from '../../kernel/fetch.js';
 import type { BuildOptions } from '../../module/build.js';
 import { ensureModule, type Module, type NamedModule, nameModule, variants } from '../../module/module.js';
+import { sameCodeText } from '../../verdict/judge-run.js';
 import { type Context, printResult, progressFor, table } from '../context.js';
 
 /** `loopanic module ls`: what can stand in for libiscsi_tcp.ko. */
@@ -17,7 +18,7 @@ export async function moduleList(args: { json: boolean }): Promise<number> {
 export interface ModuleBuildArgs extends BuildOptions {
   kernel: string;
   names: string[];
-  patch?: string | undefined;
+  patch: string[];
   source?: string | undefined;
   ko?: string | undefined;
   name?: string | undefined;
@@ -37,22 +38,27 @@ export async function moduleBuild(args: ModuleBuildArgs, { signal }: Context): P
     const anew = args.builder !== 'auto';
     for (const name of names) made.push(await ensureModule(name, kernel, progress, args, signal, anew));
   }
-  const built = made.map(({ id, file, info }) => ({
+  const built = made.map(({ id, file, info, identity }) => ({
     id,
     kernel: kernel.id,
     release: kernel.release,
     file,
     ...info,
+    ...identity,
   }));
-  printResult(args.json, built, () =>
-    table(built.map((row) => [row.id, row.kernel, row.srcversion ?? row.buildId ?? '-', row.file])),
-  );
+  printResult(args.json, built, () => [
+    ...table(built.map((row) => [row.id, row.kernel, row.srcversion ?? row.buildId ?? '-', row.file])),
+    ...built.flatMap(({ id, source }) => (source.length > 0 ? [`${id}: made of ${source.join(', ')}`] : [])),
+    ...built.flatMap(({ id, sameCodeAs }) =>
+      sameCodeAs === null ? [] : [`${id}: ${sameCodeText(sameCodeAs)}`],
+    ),
+  ]);
   return EXIT.ok;
 }
 
 function ownModule({ names, patch, source, ko, name }: ModuleBuildArgs): NamedModule | null {
   const from = [
-    patch !== undefined && { patch },
+    patch.length > 0 && { patches: patch },
     source !== undefined && { source },
     ko !== undefined && { ko },
   ].filter((entry) => entry !== false);

@@ -183,6 +183,26 @@ for (const [phase, until] of [
       await bench.record('host disk full', phase, 'no outcome, or infra-error');
     }));
 
+for (const left of [1, 3, 6, 20])
+  test(`the disk fills but for ${left} KiB when the trial is over: no JSON is half-written, and the panic counts after resuming`, (t) =>
+    FaultBench.with(t, async (bench) => {
+      await smallDisk(t, bench.results, 80);
+      await bench.script({ ...PANICS, 'compound-head': ['panic-slow', 'survive'] });
+      const args = await pair(bench);
+      const child = bench.start(args);
+      await bench.until('Modules linked in', 'compound-head');
+      const fill = join(bench.results, 'fill');
+      await execa('dd', ['if=/dev/zero', `of=${fill}`, 'bs=1k'], { reject: false });
+      await execa('truncate', ['-s', `-${left}K`, fill]);
+      await child;
+      await rm(fill);
+      const { run } = await resumed(bench, args);
+      t.is(outcomes(run)[0], 'reproduced', tested(run).trials[0]?.reason);
+      t.is(tested(run).verdict, 'panics');
+      await execa('umount', [bench.results]);
+      await bench.record(`host disk full but for ${left} KiB`, 'outcome', 'reproduced');
+    }));
+
 test('results made read-only in mid-run: no outcome, and the run goes on when they can be written', (t) =>
   FaultBench.with(t, async (bench) => {
     await smallDisk(t, bench.results, 80);
@@ -335,10 +355,19 @@ test('edited and damaged runs are refused wherever a run is read, with what is w
     );
     await writeFile(join(first, 'outcome.json'), outcome.slice(0, 40));
     t.is((await bench.query('report', id, '--format', 'tap')).code, 2);
+    // Both files agree, and the logs say something else.
+    await writeFile(join(first, 'outcome.json'), outcome);
+    const log = join(first, 'serial.log');
+    const console = await readFile(log, 'latin1');
+    await writeFile(log, console.replace('cycle 3 merged', 'cycle 4 merged'));
+    const forged = await bench.command([...args, '--resume', id]);
+    t.is(forged.code, 2);
+    t.regex(forged.stderr, /says survived, but the trial's logs make it infra-error/);
+    await writeFile(log, console);
     await rm(first, { recursive: true });
     const gone = await bench.command([...args, '--resume', id]);
     t.is(gone.code, 2);
-    t.regex(gone.stderr, /the folder of trial 1 is not there/);
+    t.regex(gone.stderr, /trial-001\/outcome\.json is not there/);
     t.is((await bench.trials('compound-head')).length, 2);
     await bench.record('damaged trial folder', 'any', 'refused');
   }));

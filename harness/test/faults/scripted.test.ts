@@ -42,6 +42,7 @@ const faults: [mode: string, outcome: Outcome, reason: RegExp][] = [
   ['xfs-shutdown', 'warned', /Filesystem has been shut down due to log error/],
   ['writeback-error', 'warned', /writeback error on inode/],
   ['oom', 'warned', /Out of memory/],
+  ['unheard-of-error', 'warned', /the frobnicator is upset/],
   ['session-moved', 'warned', /the session was dropped and recovered/],
   // Panics that are not forgotten, whatever is lacking.
   ['panic-nofacts', 'other-crash', /it panicked as sought, but .* nothing was read back/],
@@ -87,25 +88,29 @@ const faults: [mode: string, outcome: Outcome, reason: RegExp][] = [
 
 for (const [mode, outcome, reason] of faults)
   test(`${mode}: ${outcome}`, (t) =>
-    FaultBench.with(t, async (bench) => {
-      await bench.script(mode);
-      const scenario = await bench.scenario(QUICK);
-      const { code, trial, run } = await bench.run(scenario, '--module', 'unpatched');
-      t.is(trial.outcome, outcome, trial.reason);
-      t.regex(trial.reason, reason);
-      t.is(code, outcome === 'reproduced' ? 0 : 3);
-      t.is(run.cells[0]?.verdict, outcome === 'reproduced' ? 'panics' : 'inconclusive');
-      t.is(trial.corrupted, outcome === 'other-crash' && mode !== 'other-panic');
-      const saved = await readFile(join(bench.results, run.run, 'run.json'), 'utf8');
-      t.deepEqual(JSON.parse(saved), JSON.parse(JSON.stringify(run)));
-      const log = await stat(
-        join(bench.results, run.run, run.cells[0]?.trials[0]?.folder ?? '', 'outcome.json'),
-      );
-      t.is(log.mode & 0o777, 0o600);
-      const [what = '', phase = 'workload'] = mode.split('@');
-      await bench.record(`scripted: ${what}`, phase, trial.outcome);
-      await bench.nothingGreen();
-    }));
+    FaultBench.with(
+      t,
+      async (bench) => {
+        await bench.script(mode);
+        const scenario = await bench.scenario(QUICK);
+        const { code, trial, run } = await bench.run(scenario, '--module', 'unpatched');
+        t.is(trial.outcome, outcome, trial.reason);
+        t.regex(trial.reason, reason);
+        t.is(code, outcome === 'reproduced' ? 0 : 3);
+        t.is(run.cells[0]?.verdict, outcome === 'reproduced' ? 'panics' : 'inconclusive');
+        t.is(trial.corrupted, outcome === 'other-crash' && mode !== 'other-panic');
+        const saved = await readFile(join(bench.results, run.run, 'run.json'), 'utf8');
+        t.deepEqual(JSON.parse(saved), JSON.parse(JSON.stringify(run)));
+        const log = await stat(
+          join(bench.results, run.run, run.cells[0]?.trials[0]?.folder ?? '', 'outcome.json'),
+        );
+        t.is(log.mode & 0o777, 0o600);
+        const [what = '', phase = 'workload'] = mode.split('@');
+        await bench.record(`scripted: ${what}`, phase, trial.outcome);
+        await bench.nothingGreen();
+      },
+      'scripted',
+    ));
 
 for (const [mode, outcome, file] of [
   ['target-panics', 'other-crash', 'target-serial.log'],

@@ -513,6 +513,7 @@ const BEHAVIOURS: Record<string, () => void> = {
   ),
   'xfs-shutdown': says('XFS (sda): Filesystem has been shut down due to log error (0x2).', 1),
   'writeback-error': says('sda: writeback error on inode 18612364, offset 0, sector 18612520', 3),
+  'unheard-of-error': says('foo: the frobnicator is upset', 3),
   oom: says('Out of memory: Killed process 141 (tgtd) total-vm:1kB', 3),
   // A console that is not whole.
   'console-gap'() {

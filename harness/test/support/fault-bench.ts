@@ -11,8 +11,8 @@ import { type RunDocument, runSchema } from '../../results/run-schema.js';
 import { loopanic, startLoopanic } from './cli.js';
 import { tempDir } from './files.js';
 
-/** Guests, real or scripted, that are up at a time: ava starts all tests of a file at once. */
-const limit = pLimit(2);
+/** Guests that are up at a time: ava starts all tests of a file at once. Scripted ones take little. */
+const limits = { real: pLimit(2), scripted: pLimit(4) };
 
 /** Time limits of a scenario, in seconds. */
 export interface Limits {
@@ -35,9 +35,13 @@ export class FaultBench {
   }
 
   /** Does `work` when there is room for a guest, then looks for leftovers. */
-  static with(t: ExecutionContext, work: (bench: FaultBench) => Promise<void>): Promise<void> {
+  static with(
+    t: ExecutionContext,
+    work: (bench: FaultBench) => Promise<void>,
+    kind: keyof typeof limits = 'real',
+  ): Promise<void> {
     t.timeout(10 * 60_000);
-    return limit(async () => {
+    return limits[kind](async () => {
       const bench = new FaultBench(t, await tempDir(t));
       const before = await hostState();
       await work(bench);

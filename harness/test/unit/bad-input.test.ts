@@ -211,3 +211,17 @@ test('doctor names every finding and how to mend it', async (t) => {
   const missing = findings.find((finding: { what: string }) => finding.what === 'mmdebstrap');
   t.like(missing, { state: 'missing', need: 'needed', mend: 'install mmdebstrap (dnf: mmdebstrap)' });
 });
+
+test('an option that is given twice is refused, with both values, but for those that are lists', async (t) => {
+  for (const words of [
+    ['run', 'xfs-loopback', '--module', 'stock', '--module', 'unpatched'],
+    ['run', 'xfs-loopback', '--kernel', 'debian-6.1', '--kernel', 'debian-5.10'],
+    ['validate', '--module', 'a.patch', '--module', 'b.patch'],
+    ['module', 'build', '--source', 'a', '--source', 'b', '--name', 'x'],
+    ['matrix', 'x.yaml', '--trials', '2', '--trials', '3'],
+  ]) {
+    const { code, stderr } = await loopanic(words);
+    t.is(code, 2, words.join(' '));
+    t.regex(stderr, /^loopanic: --\w+: is given 2 times \(\S+, \S+\): give it once$/m);
+  }
+});

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { packageRoot } from '../../base/paths.js';
 import { classifyLog } from '../../outcome/classify.js';
-import { COMPLAINTS, complaintIn } from '../../outcome/complaints.js';
+import { COMPLAINTS, complaintIn, isComplaint } from '../../outcome/complaints.js';
 import { parseLines } from '../../outcome/log-line.js';
 import { goldenLog } from '../support/cli.js';
 
@@ -235,6 +235,14 @@ test('the time that a line takes grows no faster than its length', (t) => {
         `${JSON.stringify(piece)}: ${small} ms, ${large} ms`,
       );
     }
+});
+
+test('what a kernel calls an error is one, whatever it says; what only looks like one is none', (t) => {
+  t.true(isComplaint('something that nobody has heard of', 3));
+  t.true(isComplaint('something that nobody has heard of', 0));
+  t.false(isComplaint('something that nobody has heard of', 4));
+  t.false(isComplaint('something that nobody has heard of'));
+  t.false(isComplaint('sd 2:0:0:1: [sda] Assuming drive cache: write through', 3));
 });
 
 test('the golden logs are all there', async (t) => {

@@ -57,7 +57,13 @@ test.serial('the fix reverted: panics, with the sought signature and everything 
     t.is(file, 'serial.log');
     t.true(serial[line - 1]?.includes(text), `${line}: ${text}`);
   }
-  t.deepEqual((await readdir(folder)).sort(), ['guest.log', 'outcome.json', 'qemu.log', 'serial.log']);
+  t.deepEqual((await readdir(folder)).sort(), [
+    'guest.log',
+    'outcome.json',
+    'plan.json',
+    'qemu.log',
+    'serial.log',
+  ]);
   for (const name of await readdir(folder)) t.is((await stat(join(folder, name))).mode & 0o777, 0o600, name);
   t.is((await stat(folder)).mode & 0o777, 0o700);
 });

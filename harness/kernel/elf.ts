@@ -1,0 +1,76 @@
+/** One section of an ELF64 file. */
+export interface Section {
+  index: number;
+  name: string;
+  type: number;
+  flags: bigint;
+  /** Section that a table of relocations or symbols refers to, and what it is about. */
+  link: number;
+  info: number;
+  content: Buffer;
+}
+
+export const SHT = { SYMTAB: 2, RELA: 4, NOBITS: 8 } as const;
+export const SHF = { ALLOC: 2n, EXECINSTR: 4n, STRINGS: 0x20n } as const;
+
+/** All sections of a little-endian ELF64 file, in the file's order. Throws RangeError if it is cut off. Source: System V ABI. */
+export function elfSections(data: Buffer): Section[] {
+  const offset = Number(data.readBigUInt64LE(40));
+  const [entrySize, count, namesIndex] = [
+    data.readUInt16LE(58),
+    data.readUInt16LE(60),
+    data.readUInt16LE(62),
+  ];
+  const section = (index: number): Omit<Section, 'name'> & { nameAt: number } => {
+    const at = offset + index * entrySize;
+    const type = data.readUInt32LE(at + 4);
+    const [from, size] = [Number(data.readBigUInt64LE(at + 24)), Number(data.readBigUInt64LE(at + 32))];
+    return {
+      index,
+      nameAt: data.readUInt32LE(at),
+      type,
+      flags: data.readBigUInt64LE(at + 8),
+      link: data.readUInt32LE(at + 40),
+      info: data.readUInt32LE(at + 44),
+      content: type === SHT.NOBITS ? Buffer.alloc(0) : data.subarray(from, from + size),
+    };
+  };
+  const names = count === 0 ? Buffer.alloc(0) : section(namesIndex).content;
+  return Array.from({ length: count }, (_, index) => {
+    const { nameAt, ...rest } = section(index);
+    return { ...rest, name: textAt(names, nameAt) };
+  });
+}
+
+/** One symbol. */
+export interface ElfSymbol {
+  name: string;
+  /** 3: it stands for its section. */
+  type: number;
+  /** Section that it is in; 0: undefined here. */
+  section: number;
+  value: number;
+}
+
+/** The symbol table; empty if the file was stripped. */
+export function elfSymbols(sections: readonly Section[]): ElfSymbol[] {
+  const table = sections.find(({ type }) => type === SHT.SYMTAB);
+  if (!table) return [];
+  const names = sections[table.link]?.content ?? Buffer.alloc(0);
+  const ENTRY = 24;
+  return Array.from({ length: Math.floor(table.content.length / ENTRY) }, (_, index) => {
+    const at = index * ENTRY;
+    return {
+      name: textAt(names, table.content.readUInt32LE(at)),
+      type: (table.content[at + 4] ?? 0) & 0xf,
+      section: table.content.readUInt16LE(at + 6),
+      value: Number(table.content.readBigUInt64LE(at + 8)),
+    };
+  });
+}
+
+/** A string that ends with a NUL. */
+export function textAt(table: Buffer, at: number): string {
+  const end = table.indexOf(0, at);
+  return table.toString('latin1', at, end < 0 ? table.length : end);
+}

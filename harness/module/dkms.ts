@@ -1,0 +1,73 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { hasErrno, UsageError } from '../base/errors.js';
+
+/** What a dkms.conf changes in the build of its folder. */
+export interface DkmsConf {
+  /** Patches for this kernel, below the folder's patches/, in order. */
+  patches: string[];
+}
+
+/** Settings that say where a module goes, how it is called and when it is built anew: nothing of what it is. */
+const HARMLESS =
+  /^(?:PACKAGE_NAME|PACKAGE_VERSION|BUILT_MODULE_NAME|DEST_MODULE_NAME|DEST_MODULE_LOCATION|AUTOINSTALL|REMAKE_INITRD|CLEAN|STRIP|NO_WEAK_MODULES|MODULES_CONF\w*|OBSOLETE_BY|SIGN_\w+)$/;
+
+/**
+ * Reads the dkms.conf of a folder: null if there is none. Format: shell assignments, some with an index (dkms(8)). What it sets and this harness does not do as dkms would is refused by name. Throws UsageError.
+ */
+export async function readDkmsConf(dir: string, release: string): Promise<DkmsConf | null> {
+  const file = join(dir, 'dkms.conf');
+  const text = await readFile(file, 'utf8').catch((error: unknown) => {
+    if (hasErrno(error, 'ENOENT')) return null;
+    throw error;
+  });
+  if (text === null) return null;
+  const patches = new Map<number, string>();
+  const onlyFor = new Map<number, string>();
+  for (const [index, raw] of text.split('\n').entries()) {
+    const line = raw.trim();
+    if (line === '' || line.startsWith('#')) continue;
+    const refuse = (why: string): UsageError =>
+      new UsageError('dkms-refused', `${file}:${index + 1}: ${why}`);
+    const [, name = '', at = '0', quoted = ''] = /^([A-Z_]+)(?:\[(\d+)\])?=(.*)$/.exec(line) ?? [];
+    const value = /^(?:"([^"$`\\]*)"|'([^']*)'|([^\s"'$`\\;&|]*))\s*(?:#.*)?$/.exec(quoted);
+    const word = value?.[1] ?? value?.[2] ?? value?.[3] ?? '';
+    if (HARMLESS.test(name)) continue;
+    if (!value)
+      throw refuse(
+        `${line}: is no plain assignment, and this is no shell: build the module, and give it as a .ko`,
+      );
+    if (name === 'PATCH') patches.set(Number(at), word);
+    else if (name === 'PATCH_MATCH') onlyFor.set(Number(at), word);
+    else if (name === 'MAKE' && isOrdinaryMake(word)) continue;
+    else if (name === 'BUILT_MODULE_LOCATION' && ['', '.', './'].includes(word)) continue;
+    else if (name === 'BUILD_EXCLUSIVE_KERNEL' && matches(word, release, refuse)) continue;
+    else throw refuse(`${name} is not honoured here: build the module with dkms, and give it as a .ko`);
+  }
+  const wanted = [...patches]
+    .sort(([a], [b]) => a - b)
+    .filter(([at]) => {
+      const only = onlyFor.get(at);
+      return (
+        only === undefined ||
+        matches(only, release, (why) => new UsageError('dkms-refused', `${file}: ${why}`))
+      );
+    })
+    .map(([, name]) => name);
+  return { patches: wanted };
+}
+
+/** make as dkms itself calls it, with folders only. */
+function isOrdinaryMake(command: string): boolean {
+  return /^['"]?make(?: -j\S*| -C \S+| M=\S+| KERNELRELEASE=\S+| KVERSION=\S+| modules| all)*['"]?$/.test(
+    command,
+  );
+}
+
+function matches(pattern: string, release: string, refuse: (why: string) => UsageError): boolean {
+  try {
+    return new RegExp(pattern).test(release);
+  } catch {
+    throw refuse(`${pattern}: is no regular expression`);
+  }
+}

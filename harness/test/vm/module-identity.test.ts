@@ -1,0 +1,212 @@
+import { copyFile, cp, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import test, { type ExecutionContext } from 'ava';
+import { execa } from 'execa';
+import { imagesDir } from '../../base/paths.js';
+import { silentProgress } from '../../base/progress.js';
+import { ensureBuildTree } from '../../kernel/build-tree.js';
+import { elfSections, elfSymbols } from '../../kernel/elf.js';
+import { stockModulePath } from '../../kernel/kernel.js';
+import { presentKernel } from '../../kernel/store.js';
+import { loopanic } from '../support/cli.js';
+import { tempDir } from '../support/files.js';
+
+// What a module is made of, and what it turns out to be: built against a real kernel, never booted.
+const KERNEL = 'debian-6.1';
+const FILE = 'drivers/scsi/libiscsi_tcp.c';
+
+/** A function that nobody calls, by a patch without context. */
+const adds = (name: string): string =>
+  `--- a/${FILE}\n+++ b/${FILE}\n@@ -37,0 +38,3 @@\n+\n+int ${name}(int n);\n+int ${name}(int n) { return n * 3 + 1; }\n`;
+
+let count = 0;
+async function build(t: ExecutionContext, ...args: string[]) {
+  const name = `test-identity-${process.pid}-${++count}`;
+  const { code, stdout, stderr } = await loopanic(
+    ['module', 'build', '--kernel', KERNEL, '--name', name, '--json', ...args],
+    {
+      timeoutSeconds: 200,
+    },
+  );
+  const [made] = code === 0 ? JSON.parse(stdout) : [];
+  t.log(stderr.split('\n').at(-2) ?? '');
+  return { code, stderr, made };
+}
+async function functionsOf(file: string): Promise<string[]> {
+  return elfSymbols(elfSections(await readFile(file))).map(({ name }) => name);
+}
+async function kernelSource(): Promise<string> {
+  const kernel = await presentKernel(KERNEL);
+  if (!kernel) throw new Error('no kernel');
+  return join((await ensureBuildTree(kernel, silentProgress)).source ?? '', 'drivers/scsi');
+}
+/** A folder with the module's own files, and others. */
+async function folder(
+  t: ExecutionContext,
+  files: Record<string, string>,
+  change = (text: string): string => text,
+): Promise<string> {
+  const dir = join(await tempDir(t), 'own');
+  await mkdir(dir);
+  const source = await kernelSource();
+  await copyFile(join(source, 'iscsi_tcp.h'), join(dir, 'iscsi_tcp.h'));
+  await writeFile(
+    join(dir, 'libiscsi_tcp.c'),
+    change(await readFile(join(source, 'libiscsi_tcp.c'), 'utf8')),
+  );
+  for (const [name, text] of Object.entries(files)) {
+    await mkdir(join(dir, name, '..'), { recursive: true });
+    await writeFile(join(dir, name), text);
+  }
+  return dir;
+}
+/** The check is there, or is not, as a macro says. */
+const guarded = (text: string): string =>
+  text.replace(
+    /^(\s*)if \(!recv && .*$/m,
+    (line) => `#ifdef DROP_CHECK\n\tif (!recv)\n#else\n${line}\n#endif`,
+  );
+
+test.serial('two patches: both are in the module, in that order, and named in the result', async (t) => {
+  const dir = await tempDir(t);
+  await writeFile(join(dir, 'one.patch'), `From: a\nSubject: [PATCH] the first\n\n${adds('lp_one')}`);
+  await writeFile(join(dir, 'two.patch'), adds('lp_two'));
+  const { code, made, stderr } = await build(
+    t,
+    '--patch',
+    join(dir, 'one.patch'),
+    '--patch',
+    join(dir, 'two.patch'),
+  );
+  t.is(code, 0, stderr);
+  const functions = await functionsOf(made.file);
+  t.true(functions.includes('lp_one') && functions.includes('lp_two'));
+  t.deepEqual(made.source, ['one.patch: [PATCH] the first', 'two.patch']);
+  t.is(made.sameCodeAs, null);
+  t.regex(made.sha256, /^[0-9a-f]{64}$/);
+});
+
+for (const [what, text] of [
+  ['a comment', `--- a/${FILE}\n+++ b/${FILE}\n@@ -37,0 +38,1 @@\n+/* Only words. */\n`],
+  [
+    'an unset #ifdef',
+    `--- a/${FILE}\n+++ b/${FILE}\n@@ -37,0 +38,3 @@\n+#ifdef CONFIG_NOT_SET_ANYWHERE\n+int lp_nothing;\n+#endif\n`,
+  ],
+  [
+    'a structure in a header that nobody uses',
+    '--- a/drivers/scsi/iscsi_tcp.h\n+++ b/drivers/scsi/iscsi_tcp.h\n@@ -16,0 +17,1 @@\n+struct lp_unused { int a; };\n',
+  ],
+] as const)
+  test.serial(`a patch of ${what} makes stock's code, and is said to`, async (t) => {
+    const file = join(await tempDir(t), 'x.patch');
+    await writeFile(file, text);
+    const { code, made, stderr } = await build(t, '--patch', file);
+    t.is(code, 0, stderr);
+    t.is(made.sameCodeAs, 'stock');
+    const people = await loopanic(
+      ['module', 'build', '--kernel', KERNEL, '--name', made.id, '--patch', file],
+      { timeoutSeconds: 100 },
+    );
+    t.regex(people.stdout, /its code is the same as stock's: nothing that is compiled was changed/);
+  });
+
+test.serial('a patch that is a known variant under another name is said to be that one', async (t) => {
+  const { made } = await build(t, '--patch', join(imagesDir, 'modules/unpatched.sendpage-ok.patch'));
+  t.is(made.sameCodeAs, 'unpatched');
+});
+
+test.serial("a folder's own flags, headers and dkms patches have their effect", async (t) => {
+  const plain = await build(t, '--source', await folder(t, {}, guarded));
+  t.is(plain.made.sameCodeAs, 'stock', plain.stderr);
+  for (const [what, files] of [
+    ['Makefile', { Makefile: 'obj-m := libiscsi_tcp.o\nccflags-y += -DDROP_CHECK\n' }],
+    [
+      'Kbuild, which comes before a Makefile',
+      {
+        Kbuild: 'obj-m := libiscsi_tcp.o\nCFLAGS_libiscsi_tcp.o := -DDROP_CHECK\n',
+        Makefile: 'obj-m := libiscsi_tcp.o\n',
+      },
+    ],
+  ] as [string, Record<string, string>][]) {
+    const { made, stderr } = await build(t, '--source', await folder(t, files, guarded));
+    t.is(made?.sameCodeAs, null, `${what}: ${stderr}`);
+  }
+  const header = await folder(
+    t,
+    { 'own_rule.h': 'int lp_from_header(void);\nint lp_from_header(void) { return 7; }\n' },
+    (text) => text.replace('#include "iscsi_tcp.h"', '#include "iscsi_tcp.h"\n#include "own_rule.h"'),
+  );
+  t.true((await functionsOf((await build(t, '--source', header)).made.file)).includes('lp_from_header'));
+  const dkms = await folder(t, {
+    'patches/own.patch': adds('lp_dkms').replaceAll(FILE, 'libiscsi_tcp.c'),
+    'patches/other.patch': adds('lp_other').replaceAll(FILE, 'libiscsi_tcp.c'),
+    Makefile: 'obj-m := libiscsi_tcp.o\n',
+    'dkms.conf':
+      'PACKAGE_NAME="own"\nPACKAGE_VERSION=1\nBUILT_MODULE_NAME[0]=libiscsi_tcp\nDEST_MODULE_LOCATION[0]=/updates\nPATCH[0]=own.patch\nPATCH[1]=other.patch\nPATCH_MATCH[1]="^3\\.10"\n',
+  });
+  const functions = await functionsOf((await build(t, '--source', dkms)).made.file);
+  t.true(functions.includes('lp_dkms'));
+  t.false(functions.includes('lp_other'));
+});
+
+test.serial('what a folder sets and is not honoured is refused by name', async (t) => {
+  for (const [files, pattern] of [
+    [{ 'dkms.conf': 'PRE_BUILD="configure.sh"\n' }, /dkms\.conf:1: PRE_BUILD is not honoured here/],
+    [{ 'dkms.conf': 'MAKE[0]="make EXTRA_CFLAGS=-DX"\n' }, /dkms\.conf:1: MAKE is not honoured here/],
+    [{ 'dkms.conf': 'PATCH[0]=$(ls)\n' }, /is no plain assignment/],
+    [{ Makefile: 'obj-m := other.o\n' }, /does not build libiscsi_tcp\.o/],
+  ] as [Record<string, string>, RegExp][]) {
+    const { code, stderr } = await build(t, '--source', await folder(t, files));
+    t.is(code, 2, stderr);
+    t.regex(stderr, pattern);
+  }
+  const tree = await tempDir(t);
+  await mkdir(join(tree, 'drivers'), { recursive: true });
+  await cp(await kernelSource(), join(tree, 'drivers/scsi'), { recursive: true });
+  await writeFile(join(tree, 'drivers/scsi/Makefile'), 'CFLAGS_libiscsi_tcp.o := -DX\n');
+  const { code, stderr } = await build(t, '--source', tree);
+  t.is(code, 2);
+  t.regex(stderr, /Makefile:1: CFLAGS_libiscsi_tcp\.o := -DX: is not honoured for a whole tree/);
+});
+
+test.serial(
+  'a .ko with a symbol version that this kernel does not have, and a stripped one, are refused before any boot',
+  async (t) => {
+    const kernel = await presentKernel(KERNEL);
+    const dir = await tempDir(t);
+    const built = await loopanic(['module', 'build', 'unpatched', '--kernel', KERNEL, '--json'], {
+      timeoutSeconds: 100,
+    });
+    const content = await readFile(JSON.parse(built.stdout)[0].file);
+    const at = content.indexOf(Buffer.from('sg_next\0'));
+    const crc = join(dir, 'libiscsi_tcp.ko');
+    const changed = Buffer.from(content);
+    changed[at - 8] = (changed[at - 8] ?? 0) ^ 0x33;
+    await writeFile(crc, changed);
+    const refused = await build(t, '--ko', crc);
+    t.is(refused.code, 2);
+    t.regex(
+      refused.stderr,
+      /cannot be loaded by debian-6\.1: its version of the symbol sg_next is 0x[0-9a-f]{8}, this kernel's is 0x/,
+    );
+    const run = await loopanic([
+      'run',
+      'xfs-loopback',
+      '--kernel',
+      KERNEL,
+      '--module',
+      crc,
+      '--results',
+      join(dir, 'results'),
+    ]);
+    t.is(run.code, 2);
+    t.regex(run.stderr, /sg_next/);
+    const stripped = join(dir, 'stripped.ko');
+    await writeFile(stripped, content);
+    await execa('strip', ['--strip-all', stripped]);
+    const { code, stderr } = await build(t, '--ko', stripped);
+    t.is(code, 2);
+    t.regex(stderr, /stripped|build id/);
+    t.is((await build(t, '--ko', stockModulePath(kernel as never))).made?.sameCodeAs, 'stock');
+  },
+);
