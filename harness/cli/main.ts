@@ -496,8 +496,21 @@ const parser = globalOptions(yargs(argv))
     does(clean),
   )
   .demandCommand(1, 'which command?')
-  // yargs makes a list of an option that is given twice: what was meant is not for us to choose.
-  .middleware((args) => {
+  .strict()
+  .recommendCommands()
+  .wrap(process.stdout.isTTY ? Math.min(120, process.stdout.columns) : 120)
+  .check((args) => {
+    // yargs takes an option without its value for one that was not given, or gives it its default.
+    for (const [index, word] of argv.entries()) {
+      if (word === '--') break;
+      const [, name, given] = /^--([a-zA-Z][\w-]*)(=?)/.exec(word) ?? [];
+      if (name === undefined || !Object.hasOwn(args, name)) continue;
+      if (args[name] === '') throw new UsageError('bad-usage', `--${name}: is empty`);
+      const missing = given === '' && (argv[index + 1]?.startsWith('--') ?? true);
+      if (typeof args[name] !== 'boolean' && missing)
+        throw new UsageError('bad-usage', `--${name}: needs a value`);
+    }
+    // yargs makes a list of an option that is given twice: which of the two was meant is not for us to choose.
     const ofCommand: Record<string, string[]> = { matrix: ['kernel'], kernel: ['patch'], module: ['patch'] };
     const lists = [
       '_',
@@ -514,21 +527,6 @@ const parser = globalOptions(yargs(argv))
           'bad-usage',
           `--${name}: is given ${value.length} times (${value.join(', ')}): give it once`,
         );
-  }, true)
-  .strict()
-  .recommendCommands()
-  .wrap(process.stdout.isTTY ? Math.min(120, process.stdout.columns) : 120)
-  .check((args) => {
-    // yargs takes an option without its value for one that was not given, or gives it its default.
-    for (const [index, word] of argv.entries()) {
-      if (word === '--') break;
-      const [, name, given] = /^--([a-zA-Z][\w-]*)(=?)/.exec(word) ?? [];
-      if (name === undefined || !Object.hasOwn(args, name)) continue;
-      if (args[name] === '') throw new UsageError('bad-usage', `--${name}: is empty`);
-      const missing = given === '' && (argv[index + 1]?.startsWith('--') ?? true);
-      if (typeof args[name] !== 'boolean' && missing)
-        throw new UsageError('bad-usage', `--${name}: needs a value`);
-    }
     for (const [name, least] of Object.entries({
       trials: 1,
       jobs: 1,

@@ -30,7 +30,7 @@ export async function readDkmsConf(dir: string, release: string): Promise<DkmsCo
     const refuse = (why: string): UsageError =>
       new UsageError('dkms-refused', `${file}:${index + 1}: ${why}`);
     const [, name = '', at = '0', quoted = ''] = /^([A-Z_]+)(?:\[(\d+)\])?=(.*)$/.exec(line) ?? [];
-    const value = /^(?:"([^"$`\\]*)"|'([^']*)'|([^\s"'$`\\;&|]*))\s*(?:#.*)?$/.exec(quoted);
+    const value = /^(?:"((?:[^"$`\\]|\\[^"$`\\])*)"|'([^']*)'|([^\s"'$`\\;&|]*))\s*(?:#.*)?$/.exec(quoted);
     const word = value?.[1] ?? value?.[2] ?? value?.[3] ?? '';
     if (HARMLESS.test(name)) continue;
     if (!value)

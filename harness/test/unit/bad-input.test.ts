@@ -149,7 +149,11 @@ test('options without their value, choices that are none, globs that are empty',
 });
 
 test('options given twice, broken aliases, and a cache that cannot be used', async (t) => {
-  await refused(t, ['run', 'xfs-lopback', '--kernel', 'a', '--kernel', 'b'], /unknown scenario/);
+  await refused(
+    t,
+    ['run', 'xfs-lopback', '--kernel', 'a', '--kernel', 'b'],
+    /--kernel: is given 2 times \(a, b\)/,
+  );
   const alias = await tempFile(t, 's.yaml', 'summary: *nothing\n');
   await refused(t, ['run', alias], /s\.yaml: not valid YAML: Unresolved alias/);
   const env = { XDG_CACHE_HOME: '/dev/null' };

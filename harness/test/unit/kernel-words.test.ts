@@ -57,7 +57,7 @@ test('a scenario with such a word: file, line and key, and what to do', async (t
   for (const [args, pattern] of [
     [
       'hardened-usercopy=off',
-      /x\.yaml:2:\d+: kernel\.extraArgs.*hardened-usercopy=off: is set by kernel\.hardenedUsercopy/,
+      /x\.yaml:2: kernel\.extraArgs\.0: hardened-usercopy=off: is set by kernel\.hardenedUsercopy/,
     ],
     ['\'"hardened_usercopy=off"\'', /without quotes/],
     ['loglevel=0', /is set by loopanic/],

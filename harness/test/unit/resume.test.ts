@@ -81,7 +81,7 @@ test('resume: a trial that is missing is damage, and nothing behind it is remove
   const { folder, fresh } = await cutOff(t, () => {});
   await rm(join(folder.path, CELL, 'trial-002'), { recursive: true });
   await t.throwsAsync(adoptTrials(folder, fresh, silentProgress), {
-    message: /folder of trial 2 is not there/,
+    message: /trial-002\/outcome\.json is not there/,
   });
   t.is((await readdir(join(folder.path, CELL))).length, 4);
 });

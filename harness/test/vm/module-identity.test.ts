@@ -1,8 +1,8 @@
-import { copyFile, cp, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { copyFile, cp, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
-import { imagesDir } from '../../base/paths.js';
+import { cacheDir, imagesDir } from '../../base/paths.js';
 import { silentProgress } from '../../base/progress.js';
 import { ensureBuildTree } from '../../kernel/build-tree.js';
 import { elfSections, elfSymbols } from '../../kernel/elf.js';
@@ -28,6 +28,11 @@ async function build(t: ExecutionContext, ...args: string[]) {
       timeoutSeconds: 200,
     },
   );
+  t.teardown(async () => {
+    const named = cacheDir('modules', 'named');
+    for (const kernel of await readdir(named).catch(() => []))
+      await rm(join(named, kernel, name), { recursive: true, force: true });
+  });
   const [made] = code === 0 ? JSON.parse(stdout) : [];
   t.log(stderr.split('\n').at(-2) ?? '');
   return { code, stderr, made };
