@@ -38,6 +38,7 @@ import { scenarioList, scenarioShow } from './commands/scenario.js';
 import { setup } from './commands/setup.js';
 import { validate } from './commands/validate.js';
 import { buildOptions, type Context, globalOptions, STDIN } from './context.js';
+import { refuseRepeated } from './given-twice.js';
 
 const abort = new AbortController();
 // As many guests as there are jobs listen to it.
@@ -510,23 +511,8 @@ const parser = globalOptions(yargs(argv))
       if (typeof args[name] !== 'boolean' && missing)
         throw new UsageError('bad-usage', `--${name}: needs a value`);
     }
-    // yargs makes a list of an option that is given twice: which of the two was meant is not for us to choose.
     const ofCommand: Record<string, string[]> = { matrix: ['kernel'], kernel: ['patch'], module: ['patch'] };
-    const lists = [
-      '_',
-      'files',
-      'names',
-      'devel',
-      'only',
-      'kernels',
-      ...(ofCommand[String(args._[0])] ?? []),
-    ];
-    for (const [name, value] of Object.entries(args))
-      if (Array.isArray(value) && !lists.includes(name) && !/[A-Z]/.test(name))
-        throw new UsageError(
-          'bad-usage',
-          `--${name}: is given ${value.length} times (${value.join(', ')}): give it once`,
-        );
+    refuseRepeated(argv, args, ['devel', 'only', 'kernels', ...(ofCommand[String(args._[0])] ?? [])]);
     for (const [name, least] of Object.entries({
       trials: 1,
       jobs: 1,

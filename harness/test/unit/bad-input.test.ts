@@ -229,3 +229,26 @@ test('an option that is given twice is refused, with both values, but for those 
     t.regex(stderr, /^loopanic: --\w+: is given 2 times \(\S+, \S+\): give it once$/m);
   }
 });
+
+test('a value that is the default, and a switch that is turned both ways, are given twice as well', async (t) => {
+  for (const [words, line] of [
+    [
+      ['run', 'xfs-lopback', '--trials', '1', '--trials', '1'],
+      /^loopanic: --trials: is given 2 times \(1, 1\)/,
+    ],
+    [['run', 'xfs-lopback', '--trials=2', '--trials', '3'], /^loopanic: --trials: is given 2 times \(2, 3\)/],
+    [
+      ['run', 'xfs-lopback', '--keep-dumps', 'all', '--keepDumps', 'none'],
+      /^loopanic: --keep-dumps: is given 2 times \(all, none\)/,
+    ],
+    [
+      ['kernel', 'fetch', 'debiam-6.1', '--verify', '--no-verify'],
+      /^loopanic: --verify: is given 2 times \(--verify, --no-verify\)/,
+    ],
+    [
+      ['run', 'xfs-lopback', '--json', '--json=false'],
+      /^loopanic: --json: is given 2 times \(--json, --json=false\)/,
+    ],
+  ] as [string[], RegExp][])
+    await refused(t, words, line);
+});
