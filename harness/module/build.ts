@@ -23,8 +23,15 @@ export interface BuildOptions {
   buildSeconds: number;
 }
 
+/** What modpost says of a symbol that it does not find, or finds without a version or a namespace that was imported; before 5.6 without its name. */
 const UNRESOLVED =
-  /modpost: .*undefined!|WARNING: "\S+" \[.*\] (?:undefined!|has no CRC)|no symbol version for/;
+  /^(?:ERROR|WARNING): (?:modpost: )?.*(?:undefined!|has no CRC|no symbol version for|version generation failed|uses symbol \S+ from namespace|is missing\.$)/;
+
+/** Modules beside libiscsi_tcp that make says it has linked. */
+export function otherModules(output: string): string[] {
+  const linked = [...output.matchAll(/^\s*LD \[M\]\s+(?:\S*\/)?(\S+\.ko)$/gm)].map(([, file = '']) => file);
+  return [...new Set(linked)].filter((file) => file !== 'libiscsi_tcp.ko');
+}
 
 async function whyKernelRefuses(file: string, headers: string): Promise<string | null> {
   const offered = await offeredSymbols(headers);
@@ -57,7 +64,7 @@ export async function buildModule(
     const from = { source: kernelSource, release: kernel.release };
     await prepareSources(change, from, join(scratch.path, 'kernel'), source).catch((error: unknown) => {
       if (!(error instanceof UsageError)) throw error;
-      throw new UsageError(error.code, `module ${name} ${firstLine(error)}`, error);
+      throw new UsageError(error.code, `module ${name}: ${firstLine(error)}`, error);
     });
     // Whoever builds may read it, whatever this user's umask.
     await execa('chmod', ['-R', 'u+rwX,go+rX', source]);
@@ -65,8 +72,19 @@ export async function buildModule(
     await mkdir(out);
     const job: BuildJob = { kernel, tree, source, out, seconds: options.buildSeconds, update };
     const made = await build(job, options, signal);
+    if (signal?.aborted) throw new InterruptedError();
+    const lines = made.output
+      .split('\n')
+      .map((line) => line.replace(/[^\s[]*\/(?=libiscsi_tcp\.(?:c:|ko\]))/, ''));
+    const cannotLoad = (why: string): UsageError =>
+      new UsageError(
+        'module-unresolved',
+        `module ${name} cannot be loaded by ${kernel.id}: ${why}: are these the headers of exactly this kernel, with the Module.symvers of all its modules?`,
+      );
+    // What modpost cannot resolve the kernel cannot either: it would refuse the module in every boot.
+    const unresolved = lines.find((line) => UNRESOLVED.test(line));
+    if (unresolved !== undefined) throw cannotLoad(unresolved.trim());
     if (made.failed) {
-      const lines = made.output.split('\n').map((line) => line.replace(/^.*\/(?=libiscsi_tcp\.c:)/, ''));
       const errors = [/\berror:/, /: not found/, /Error \d|\*\*\*/].flatMap((sign) =>
         lines.filter((line) => sign.test(line)),
       );
@@ -79,16 +97,14 @@ export async function buildModule(
         `module ${name} does not compile for ${kernel.id}: ${said.trim()}`,
       );
     }
-    if (signal?.aborted) throw new InterruptedError();
-    // What modpost cannot resolve the kernel cannot either: it would refuse the module in every boot.
-    const unresolved = made.output.split('\n').find((line) => UNRESOLVED.test(line));
-    const refused =
-      unresolved?.trim() ?? (await whyKernelRefuses(join(out, 'libiscsi_tcp.ko'), tree.headers));
-    if (refused !== null)
+    const others = otherModules(made.output);
+    if (others.length > 0)
       throw new UsageError(
-        'module-unresolved',
-        `module ${name} cannot be loaded by ${kernel.id}: ${refused}: are these the headers of exactly this kernel, with the Module.symvers of all its modules?`,
+        'more-modules',
+        `module ${name}: its Makefile also builds ${others.join(', ')}, which would not be tried: leave that out`,
       );
+    const refused = await whyKernelRefuses(join(out, 'libiscsi_tcp.ko'), tree.headers);
+    if (refused !== null) throw cannotLoad(refused);
     await copyFile(join(out, 'libiscsi_tcp.ko'), target);
   });
 }
@@ -124,7 +140,8 @@ async function buildOnHost(
   const made = await execa(
     await needProgram('timeout'),
     ['-k', '5', String(seconds), await needProgram('make'), ...makeArguments(place)],
-    { all: true, reject: false, env: { LC_ALL: 'C' }, ...(signal ? { cancelSignal: signal } : {}) },
+    // As in the shell of somebody who builds in that folder.
+    { all: true, reject: false, env: { LC_ALL: 'C', PWD: dir }, ...(signal ? { cancelSignal: signal } : {}) },
   );
   if (signal?.aborted) throw new InterruptedError();
   const built = join(dir, 'libiscsi_tcp.ko');

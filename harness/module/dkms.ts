@@ -1,6 +1,8 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { hasErrno, UsageError } from '../base/errors.js';
+import { exists } from '../base/files.js';
+import { whyNot } from './makefile.js';
 
 /** What a dkms.conf changes in the build of its folder. */
 export interface DkmsConf {
@@ -11,6 +13,9 @@ export interface DkmsConf {
 /** Settings that say where a module goes, how it is called and when it is built anew: nothing of what it is. */
 const HARMLESS =
   /^(?:PACKAGE_NAME|PACKAGE_VERSION|BUILT_MODULE_NAME|DEST_MODULE_NAME|DEST_MODULE_LOCATION|AUTOINSTALL|REMAKE_INITRD|CLEAN|STRIP|NO_WEAK_MODULES|MODULES_CONF\w*|OBSOLETE_BY|SIGN_\w+)$/;
+/** One word of a shell: quoted, or not; and one that the shell leaves as it is. */
+const QUOTED = /^(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|([^\s"';&|]*))\s*(?:#.*)?$/;
+const PLAIN = /^(?:"((?:[^"$`\\]|\\[^"$`\\])*)"|'([^']*)'|([^\s"'$`\\;&|()]*))\s*(?:#.*)?$/;
 
 /**
  * Reads the dkms.conf of a folder: null if there is none. Format: shell assignments, some with an index (dkms(8)). What it sets and this harness does not do as dkms would is refused by name. Throws UsageError.
@@ -29,20 +34,23 @@ export async function readDkmsConf(dir: string, release: string): Promise<DkmsCo
     if (line === '' || line.startsWith('#')) continue;
     const refuse = (why: string): UsageError =>
       new UsageError('dkms-refused', `${file}:${index + 1}: ${why}`);
-    const [, name = '', at = '0', quoted = ''] = /^([A-Z_]+)(?:\[(\d+)\])?=(.*)$/.exec(line) ?? [];
-    const value = /^(?:"((?:[^"$`\\]|\\[^"$`\\])*)"|'([^']*)'|([^\s"'$`\\;&|]*))\s*(?:#.*)?$/.exec(quoted);
-    const word = value?.[1] ?? value?.[2] ?? value?.[3] ?? '';
-    if (HARMLESS.test(name)) continue;
-    if (!value)
-      throw refuse(
-        `${line}: is no plain assignment, and this is no shell: build the module, and give it as a .ko`,
-      );
-    if (name === 'PATCH') patches.set(Number(at), word);
-    else if (name === 'PATCH_MATCH') onlyFor.set(Number(at), word);
-    else if (name === 'MAKE' && isOrdinaryMake(word)) continue;
-    else if (name === 'BUILT_MODULE_LOCATION' && ['', '.', './'].includes(word)) continue;
-    else if (name === 'BUILD_EXCLUSIVE_KERNEL' && matches(word, release, refuse)) continue;
-    else throw refuse(`${name} is not honoured here: build the module with dkms, and give it as a .ko`);
+    const noAssignment = refuse(
+      `${line}: is no plain assignment, and this is no shell: build the module, and give it as a .ko`,
+    );
+    const [, name, at = '0', value = ''] = /^([A-Z_]+)(?:\[(\d+)\])?=(.*)$/.exec(line) ?? [];
+    if (name === undefined) throw noAssignment;
+    // One word, whatever the shell makes of it: nothing else may hide behind it.
+    if (HARMLESS.test(name) && QUOTED.test(value)) continue;
+    const word = name === 'MAKE' ? QUOTED.exec(value)?.slice(1) : PLAIN.exec(value)?.slice(1);
+    const text = word?.find((part) => part !== undefined);
+    if (text === undefined) throw noAssignment;
+    if (name === 'PATCH') patches.set(Number(at), text);
+    else if (name === 'PATCH_MATCH') onlyFor.set(Number(at), text);
+    else if (name === 'MAKE' && /\bmake\b/.test(text) && !/[`]|\$\(/.test(text) && whyNot(text) === null)
+      continue;
+    else if (name === 'BUILT_MODULE_LOCATION' && ['', '.', './'].includes(text)) continue;
+    else if (name === 'BUILD_EXCLUSIVE_KERNEL' && matches(text, release, refuse)) continue;
+    else throw refuse(`${line}: is not honoured here: build the module with dkms, and give it as a .ko`);
   }
   const wanted = [...patches]
     .sort(([a], [b]) => a - b)
@@ -54,14 +62,13 @@ export async function readDkmsConf(dir: string, release: string): Promise<DkmsCo
       );
     })
     .map(([, name]) => name);
+  for (const name of wanted)
+    if (!(await exists(join(dir, 'patches', name))))
+      throw new UsageError(
+        'dkms-refused',
+        `${file}: names the patch ${name}, which is not in ${join(dir, 'patches')}`,
+      );
   return { patches: wanted };
-}
-
-/** make as dkms itself calls it, with folders only. */
-function isOrdinaryMake(command: string): boolean {
-  return /^['"]?make(?: -j\S*| -C \S+| M=\S+| KERNELRELEASE=\S+| KVERSION=\S+| modules| all)*['"]?$/.test(
-    command,
-  );
 }
 
 function matches(pattern: string, release: string, refuse: (why: string) => UsageError): boolean {

@@ -80,7 +80,7 @@ if [ -n "$wanted" ]; then
     *) echo "error: the builder image has gcc $found, and the kernel was built with gcc $wanted"; exit 1 ;;
     esac
 fi
-mkdir /tmp/build && cp -r /source/. /tmp/build/ && timeout -k 5 "$seconds" make "$@" && cp /tmp/build/libiscsi_tcp.ko /out/`;
+mkdir /tmp/build && cp -r /source/. /tmp/build/ && cd /tmp/build && timeout -k 5 "$seconds" make "$@" && cp /tmp/build/libiscsi_tcp.ko /out/`;
 
 /** What has to agree between compilers: major version, for gcc 4 the minor too. */
 function seriesOf(version: string): string {

@@ -1,11 +1,12 @@
 import { cp, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
-import { basename, dirname, join, relative } from 'node:path';
+import { basename, dirname, join, relative, resolve } from 'node:path';
 import { execa } from 'execa';
 import { UsageError } from '../base/errors.js';
 import { exists } from '../base/files.js';
 import { needProgram } from '../host/tools.js';
 import { moduleSources } from '../kernel/build-tree.js';
 import { readDkmsConf } from './dkms.js';
+import { refuseUnread } from './makefile.js';
 
 /** How a module's source differs from the kernel's own. */
 export type Change =
@@ -76,9 +77,10 @@ async function layOver(dir: string, release: string, out: string): Promise<void>
     await mkdir(dirname(join(out, name)), { recursive: true });
     await cp(path, join(out, name));
   }
-  const { place } = await sourceFolder(dir);
+  const { place, isTree } = await sourceFolder(dir);
+  if (!isTree) await refuseUnread(place, knowsExtraFlags(release));
   for (const patch of (await readDkmsConf(place, release))?.patches ?? [])
-    await applyFirst(out, [join(place, 'patches', patch)]);
+    await applyFirst(out, [resolve(place, 'patches', patch)]);
   for (const name of MAKEFILES) {
     const text = await readFile(join(out, name), 'utf8').catch(() => null);
     if (text === null) continue;
@@ -86,6 +88,12 @@ async function layOver(dir: string, release: string, out: string): Promise<void>
       throw new UsageError('foreign-makefile', `${join(place, name)}: does not build libiscsi_tcp.o`);
     return;
   }
+}
+
+/** EXTRA_CFLAGS and its like are gone since 6.15. */
+function knowsExtraFlags(release: string): boolean {
+  const [major = 0, minor = 0] = release.split(/[.-]/).map(Number);
+  return major < 6 || (major === 6 && minor < 15);
 }
 
 async function sourceFolder(dir: string): Promise<{ place: string; isTree: boolean }> {
@@ -177,7 +185,9 @@ async function applyFirst(work: string, patches: readonly string[]): Promise<voi
       await execa(program, args, { cwd: work });
       return;
     }
-    const line = dry.all.split('\n').find((text) => /FAILED|failed|can't|malformed|[Rr]eversed/.test(text));
+    const line = dry.all
+      .split('\n')
+      .find((text) => /FAILED|failed|[Cc]an't|malformed|[Rr]eversed|garbage/.test(text));
     reasons.push(`${basename(patch)}: ${line?.replace(/ -- saving rejects.*/, '') ?? 'refused'}`);
   }
   throw new UsageError(

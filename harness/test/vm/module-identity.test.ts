@@ -1,8 +1,8 @@
 import { copyFile, cp, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
-import { cacheDir, imagesDir } from '../../base/paths.js';
+import { cacheDir, imagesDir, packageRoot } from '../../base/paths.js';
 import { silentProgress } from '../../base/progress.js';
 import { ensureBuildTree } from '../../kernel/build-tree.js';
 import { elfSections, elfSymbols } from '../../kernel/elf.js';
@@ -149,22 +149,52 @@ test.serial("a folder's own flags, headers and dkms patches have their effect", 
     'dkms.conf':
       'PACKAGE_NAME="own"\nPACKAGE_VERSION=1\nBUILT_MODULE_NAME[0]=libiscsi_tcp\nDEST_MODULE_LOCATION[0]=/updates\nPATCH[0]=own.patch\nPATCH[1]=other.patch\nPATCH_MATCH[1]="^3\\.10"\n',
   });
-  const functions = await functionsOf((await build(t, '--source', dkms)).made.file);
+  // A folder is given as people are in it: by a relative path.
+  const functions = await functionsOf((await build(t, '--source', relative(packageRoot, dkms))).made.file);
   t.true(functions.includes('lp_dkms'));
   t.false(functions.includes('lp_other'));
 });
 
 test.serial('what a folder sets and is not honoured is refused by name', async (t) => {
   for (const [files, pattern] of [
-    [{ 'dkms.conf': 'PRE_BUILD="configure.sh"\n' }, /dkms\.conf:1: PRE_BUILD is not honoured here/],
-    [{ 'dkms.conf': 'MAKE[0]="make EXTRA_CFLAGS=-DX"\n' }, /dkms\.conf:1: MAKE is not honoured here/],
+    [
+      { 'dkms.conf': 'PRE_BUILD="configure.sh"\n' },
+      /dkms\.conf:1: PRE_BUILD="configure\.sh": is not honoured here/,
+    ],
+    [
+      { 'dkms.conf': 'MAKE[0]="make EXTRA_CFLAGS=-DX"\n' },
+      /dkms\.conf:1: MAKE\[0\]="make EXTRA_CFLAGS=-DX": is not honoured here/,
+    ],
     [{ 'dkms.conf': 'PATCH[0]=$(ls)\n' }, /is no plain assignment/],
     [{ Makefile: 'obj-m := other.o\n' }, /does not build libiscsi_tcp\.o/],
+    [
+      {
+        Makefile:
+          'obj-m := libiscsi_tcp.o\nall:\n\t$(MAKE) -C /x M=$(PWD) EXTRA_CFLAGS=-DDROP_CHECK modules\n',
+      },
+      /^loopanic: module \S+: \S+Makefile:3: .*EXTRA_CFLAGS=-DDROP_CHECK modules: is not honoured here/m,
+    ],
+    [
+      {
+        Makefile: 'obj-m := libiscsi_tcp.o other.o\n',
+        'other.c': '#include <linux/module.h>\nMODULE_LICENSE("GPL");\n',
+      },
+      /its Makefile also builds other\.ko, which would not be tried/,
+    ],
   ] as [Record<string, string>, RegExp][]) {
     const { code, stderr } = await build(t, '--source', await folder(t, files));
     t.is(code, 2, stderr);
     t.regex(stderr, pattern);
   }
+  const lacking = await folder(
+    t,
+    {},
+    (text) => `${text}\nint lp_gone(int); int lp_x(void) { return lp_gone(1); }\n`,
+  );
+  t.regex(
+    (await build(t, '--source', lacking)).stderr,
+    /cannot be loaded by debian-6\.1: ERROR: modpost: "lp_gone" \[libiscsi_tcp\.ko\] undefined!/,
+  );
   const tree = await tempDir(t);
   await mkdir(join(tree, 'drivers'), { recursive: true });
   await cp(await kernelSource(), join(tree, 'drivers/scsi'), { recursive: true });
