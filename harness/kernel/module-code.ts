@@ -2,9 +2,14 @@ import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { elfSections, elfSymbols, type Section, SHF, SHT, textAt } from './elf.js';
 
-// What tells nothing of what a module does: names, versions, line numbers of warnings, tables for patching and unwinding code.
+// What tells nothing of what a module does: names, versions, source lines, and tables that follow from the code (for unwinding, tracing and patching it). Tables that decide what code does stay: which key
+// a branch asks (__jump_table), what an instruction is replaced by (.altinstructions), where a fault goes on (__ex_table), parameters and exports.
 const NO_CODE =
-  /^\.(?:note|comment|debug|modinfo|orc_unwind|eh_frame|BTF|llvm|retpoline_sites|return_sites|call_sites|ibt_endbr_seal|altinstr|smp_locks|static_call|gnu|rodata\.str|codetag)|^__(?:versions|bug_table|mcount_loc|patchable|jump_table|ksymtab|kcrctab|ex_table|dyndbg|tracepoints|param)/;
+  /^\.(?:note|comment|debug|modinfo|orc_unwind|eh_frame|BTF|llvm|retpoline_sites|return_sites|call_sites|ibt_endbr_seal|smp_locks|static_call|gnu|rodata\.str|codetag)|^__(?:versions|mcount_loc|patchable|kcrctab|dyndbg|tracepoints)/;
+
+const BUG_TABLE = '__bug_table';
+/** struct bug_entry: where it is, file, line, flags. */
+const BUG_ENTRY = { size: 12, file: 4, line: 8 } as const;
 
 /** Bytes that a relocation of x86-64 takes; its value is not in the file. */
 const SIZE: Record<number, number> = { 1: 8, 2: 4, 4: 4, 10: 4, 11: 4, 24: 8 };
@@ -31,9 +36,24 @@ export async function codeKey(file: string): Promise<string> {
     for (const table of sections.filter(({ type, info }) => type === SHT.RELA && info === section.index))
       references.push(...relocations(table, content, sections, symbols));
     if (content.length === 0) continue;
+    if (section.name === BUG_TABLE) withoutPlaces(content, references);
     hash.update(`${section.name}\0${content.length}\0`).update(content).update(references.join('\n'));
   }
   return hash.digest('hex');
+}
+
+/** Leaves of a table of warnings what they do (once, or always), and not where they stand. One of another layout than is known is left out. */
+function withoutPlaces(content: Buffer, references: string[]): void {
+  const { size, file, line } = BUG_ENTRY;
+  const offsets = references.map((text) => Number(text.slice(0, text.indexOf(' '))));
+  if (content.length % size !== 0 || offsets.some((at) => at % size !== 0 && at % size !== file)) {
+    content.fill(0);
+    references.length = 0;
+    return;
+  }
+  for (let at = 0; at < content.length; at += size) content.writeUInt16LE(0, at + line);
+  const kept = references.filter((_, index) => (offsets[index] ?? 0) % size === 0);
+  references.splice(0, references.length, ...kept);
 }
 
 /** The references of a section by name; their bytes in `content` are cleared. */

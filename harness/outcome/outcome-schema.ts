@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { moduleInfoSchema } from '../module/identity.js';
 import { guestSchema } from './guest-facts.js';
 import { phases } from './guest-markers.js';
 import { signatureSchema } from './signature.js';
@@ -22,6 +23,9 @@ export const outcomeSchema = z
     schemaVersion: z.literal(1),
     kernel: z.string(),
     module: z.string(),
+    moduleInfo: moduleInfoSchema
+      .optional()
+      .describe('what that module is; the first outcome.json files do not tell it'),
     scenario: z.string(),
     trial: z.int().describe('number of the trial in its cell, from 1'),
     cellKey: z

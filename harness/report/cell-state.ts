@@ -1,3 +1,4 @@
+import { codeText } from '../module/identity.js';
 import type { RunCell, RunDocument, RunTrial } from '../results/run-schema.js';
 import { isRefuted, isRetryable, percent } from '../verdict/cell-verdict.js';
 
@@ -97,6 +98,21 @@ export function totals(run: RunDocument): string {
       ? [`${skipped.length} ${skipped.length === 1 ? 'kernel' : 'kernels'} skipped`]
       : []),
   ].join(', ');
+}
+
+/** What was tested: the module's hash, ids and sources, and whose code it has. What the first run.json files do not tell is left out. */
+export function moduleText({ moduleInfo }: Pick<RunCell, 'moduleInfo'>): string {
+  if (moduleInfo === null) return '–';
+  const { sha256, buildId, srcversion, source } = moduleInfo;
+  return [
+    [
+      ...(sha256 === '' ? [] : [`sha256 ${sha256}`]),
+      ...(buildId === null ? [] : [`build id ${buildId}`]),
+      ...(srcversion === null ? [] : [`srcversion ${srcversion}`]),
+    ].join(', '),
+    ...(source.length > 0 ? [`made of ${source.join(', ')}`] : []),
+    ...[codeText(moduleInfo) ?? []].flat(),
+  ].join('; ');
 }
 
 /** The trial that a cell's verdict is best shown by: a panic; of a clean cell a survivor; else what stood in the way. */

@@ -6,6 +6,7 @@ import {
   cellName,
   expectedInstead,
   missText,
+  moduleText,
   needsLook,
   rateText,
   repeatCommand,
@@ -174,7 +175,7 @@ async function cellSection(cell: RunCell, run: RunDocument, folder: string, base
 <h3>${signOf(cell, run)} ${h(cell.module)} <small>${h(cell.kernel)}, ${h(cell.scenario)}</small></h3>
 <p><strong>${h(cell.verdict ?? 'not judged')}</strong>${standing(cell, run) === 'contradicted' ? ' <strong>(contradicted)</strong>' : ''}: ${h(cell.reason)}; ${expected}</p>
 ${cell.warnings.map((warning) => `<p class="warning">⚠ ${h(warning)}</p>`).join('')}
-<dl><dt>Panics (95 %)</dt><dd>${h(rateText(cell))}</dd><dt>Wrong clean, at most</dt><dd>${h(missText(cell))}</dd>${control}<dt>Repeat</dt><dd><code>${h(repeatCommand(cell, trial))}</code></dd>${trial?.analysis ? `<dt>Dump</dt><dd>${h(trial.analysis.text)}</dd>` : ''}</dl>
+<dl><dt>Panics (95 %)</dt><dd>${h(rateText(cell))}</dd><dt>Wrong clean, at most</dt><dd>${h(missText(cell))}</dd><dt>Module</dt><dd>${h(moduleText(cell))}</dd>${control}<dt>Repeat</dt><dd><code>${h(repeatCommand(cell, trial))}</code></dd>${trial?.analysis ? `<dt>Dump</dt><dd>${h(trial.analysis.text)}</dd>` : ''}</dl>
 ${trials.length > 0 ? `<div class="scroll" tabindex="0" role="region" aria-label="Trials of ${h(cellName(cell))}"><table class="trials"><thead><tr><th>trial</th><th>outcome</th><th>what</th><th>after</th><th>seed</th><th>files</th></tr></thead><tbody>${trials.join('')}</tbody></table></div>` : ''}
 ${log ? `<details${standing(cell, run) === 'ok' ? '' : ' open'}><summary>Console of trial ${trial?.trial} (${h(excerpt?.file ?? '')})</summary><pre tabindex="0">${log}</pre></details>` : excerpt ? `<p>Console of trial ${trial?.trial}: ${h(excerpt.file)} is not there any more.</p>` : ''}
 <p><a href="#matrix">Back to the matrix</a></p>

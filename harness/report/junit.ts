@@ -3,6 +3,7 @@ import type { RunCell, RunDocument } from '../results/run-schema.js';
 import {
   cellName,
   missText,
+  moduleText,
   rateText,
   repeatCommand,
   standing,
@@ -61,7 +62,13 @@ export function junitReport(run: RunDocument): string {
         .txt(cleaned(why));
     suite
       .ele('system-out')
-      .txt(cleaned(cells.map((cell) => `${cellName(cell)}: ${cell.verdict}: ${cell.reason}`).join('\n')));
+      .txt(
+        cleaned(
+          cells
+            .map((cell) => `${cellName(cell)}: ${cell.verdict}: ${cell.reason}; module: ${moduleText(cell)}`)
+            .join('\n'),
+        ),
+      );
     suite.ele('system-err').txt(cleaned(cells.flatMap((cell) => cell.warnings).join('\n')));
   }
   const partial = unfinished(run);
@@ -105,6 +112,7 @@ function detail(cell: RunCell): string {
   return [
     cell.reason,
     `panics: ${rateText(cell)}; wrong clean, at most: ${missText(cell)}`,
+    `module: ${moduleText(cell)}`,
     ...(trial ? [`trial ${trial.trial}: ${trial.outcome}: ${trial.reason}`, `folder: ${trial.folder}`] : []),
     `repeat: ${repeatCommand(cell, trial)}`,
   ].join('\n');

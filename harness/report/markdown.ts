@@ -2,6 +2,7 @@ import type { RunDocument } from '../results/run-schema.js';
 import {
   cellName,
   missText,
+  moduleText,
   needsLook,
   rateText,
   repeatCommand,
@@ -53,6 +54,9 @@ export function markdownReport(run: RunDocument): string {
     // Backticks in a command would end its code span.
     if (trial) lines.push(`  Repeat: \`\` ${repeatCommand(cell, trial)} \`\``);
   }
+  const modules = new Map(run.cells.map((cell) => [`${cell.kernel} ${cell.module}`, moduleText(cell)]));
+  lines.push('', '## Modules', '');
+  for (const [name, text] of modules) lines.push(`- ${cellText(name)}: ${cellText(text)}`);
   const warned = run.cells.filter(({ warnings }) => warnings.length > 0);
   if (warned.length > 0) lines.push('', '## Warnings', '');
   for (const cell of warned)

@@ -1,6 +1,6 @@
 import { stringify } from 'yaml';
 import type { RunDocument } from '../results/run-schema.js';
-import { cellName, repeatCommand, standing, tellingTrial, unfinished } from './cell-state.js';
+import { cellName, moduleText, repeatCommand, standing, tellingTrial, unfinished } from './cell-state.js';
 
 /** TAP version 14 (testanything.org): a test point for each cell, with YAML diagnostics where it is not as expected; skipped kernels are skipped points; a run that is not whole is a point that fails. */
 export function tapReport(run: RunDocument): string {
@@ -22,6 +22,7 @@ export function tapReport(run: RunDocument): string {
       expected: cell.expected?.verdict ?? null,
       why: cell.expected?.why ?? null,
       reason: cell.reason,
+      module: moduleText(cell),
       warnings: cell.warnings,
       folder: trial?.folder ?? null,
       repeat: repeatCommand(cell, trial),

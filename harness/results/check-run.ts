@@ -41,6 +41,9 @@ function inTrials(cell: RunCell): string | null {
     if (trial.trial !== index + 1) return `trial ${trial.trial} stands where trial ${index + 1} belongs`;
     for (const key of ['kernel', 'module', 'scenario'] as const)
       if (trial[key] !== cell[key]) return `trial ${trial.trial} is of the ${key} ${trial[key]}`;
+    const { moduleInfo } = trial;
+    if (moduleInfo && JSON.stringify(moduleInfo) !== JSON.stringify(cell.moduleInfo))
+      return `trial ${trial.trial} is of another build of the module`;
     if (trial.cellKey !== cell.key) return `trial ${trial.trial} is of another cell or program`;
     if (isAbsolute(trial.folder) || normalize(trial.folder).startsWith('..'))
       return `trial ${trial.trial} has its folder outside the run: ${trial.folder}`;

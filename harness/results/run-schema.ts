@@ -1,5 +1,6 @@
 import * as z from 'zod';
 import { kernelPackageSchema } from '../kernel/kernel.js';
+import { moduleInfoSchema } from '../module/identity.js';
 import { outcomeSchema } from '../outcome/outcome-schema.js';
 import { verdictSchema } from '../scenario/matrix-schema.js';
 
@@ -54,23 +55,7 @@ const cellSchema = z.object({
         .describe('slabs hand their objects out in an order that each boot draws anew'),
     })
     .nullable(),
-  moduleInfo: z
-    .object({
-      vermagic: z.string(),
-      srcversion: z.string().nullable(),
-      buildId: z.string().nullable(),
-      sha256: z.string().default('').describe('of the .ko'),
-      source: z
-        .array(z.string())
-        .default([])
-        .describe('what it was made of, in order: patches with their subjects, or the files of a folder'),
-      sameCodeAs: z
-        .string()
-        .nullable()
-        .default(null)
-        .describe("stock, or a variant of loopanic's, whose code is the same"),
-    })
-    .nullable(),
+  moduleInfo: moduleInfoSchema.nullable(),
   image: z.object({ name: z.string(), key: z.string() }),
   scripts: z
     .string()

@@ -16,7 +16,7 @@ import { ensureKernel } from '../kernel/fetch.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { presentKernel } from '../kernel/store.js';
 import type { BuildOptions } from '../module/build.js';
-import { checkModuleId, ensureModule } from '../module/module.js';
+import { checkModuleId, ensureModule, moduleRecord } from '../module/module.js';
 import { RULES, type RunCell, type RunDocument } from '../results/run-schema.js';
 import type { MatrixCell } from '../scenario/load-matrix.js';
 import { loadScenario } from '../scenario/load-scenario.js';
@@ -309,7 +309,6 @@ async function newCell(
 ): Promise<RunCell> {
   const { kernel, loaded, image } = slot;
   const { name: _, ...definition } = loaded.scenario;
-  const info = slot.cell?.module.info;
   return {
     ...nameOf(slot),
     key: slot.cell?.key ?? '',
@@ -329,15 +328,7 @@ async function newCell(
       packages: kernel.packages,
       freelistRandom: kernel.profile.freelistRandom,
     },
-    moduleInfo:
-      info && slot.cell
-        ? {
-            vermagic: info.vermagic,
-            srcversion: info.srcversion,
-            buildId: info.buildId,
-            ...slot.cell.module.identity,
-          }
-        : null,
+    moduleInfo: slot.cell ? moduleRecord(slot.cell.module) : null,
     image: { name: image.name, key: image.key },
     scripts: await scriptsKey(slot),
     repeat: repeatArguments(cell, request, image.name),

@@ -31,6 +31,8 @@ export type ReadingPlan = Pick<
 > & {
   profile: Pick<TrialPlan['profile'], 'hardenedUsercopyBuilt'>;
   scenario: Pick<TrialPlan['scenario'], 'name' | 'receiver' | 'target'>;
+  /** The first plans do not have it. */
+  moduleInfo?: TrialPlan['moduleInfo'];
 };
 
 /**
@@ -86,6 +88,7 @@ export async function concludeTrial(
     schemaVersion: 1,
     kernel: plan.kernel,
     module: plan.module,
+    ...(plan.moduleInfo ? { moduleInfo: plan.moduleInfo } : {}),
     scenario: plan.scenario.name,
     trial: plan.trial,
     cellKey: plan.cellKey,

@@ -2,7 +2,8 @@ import { randomBytes, randomInt } from 'node:crypto';
 import type { GuestImage } from '../image/image.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { KernelProfile } from '../kernel/profile.js';
-import type { Module } from '../module/module.js';
+import type { ModuleRecord } from '../module/identity.js';
+import { type Module, moduleRecord } from '../module/module.js';
 import type { Expected } from '../outcome/decide.js';
 import type { LoadedScenario, Scenario } from '../scenario/scenario-schema.js';
 import type { Accel } from '../vm/qemu-args.js';
@@ -11,6 +12,7 @@ import type { Accel } from '../vm/qemu-args.js';
 export interface TrialPlan {
   kernel: string;
   module: string;
+  moduleInfo: ModuleRecord;
   trial: number;
   /** Names everything that the cell is made of, and the program that runs it. */
   cellKey: string;
@@ -84,6 +86,7 @@ export function planTrial(parts: CellParts, trial: number, seed: number, dump: D
   return {
     kernel: kernel.id,
     module: module.id,
+    moduleInfo: moduleRecord(module),
     trial,
     cellKey: parts.key,
     seed,

@@ -1,8 +1,8 @@
 import { EXIT, interruptible, UsageError } from '../../base/errors.js';
 import { ensureKernel } from '../../kernel/fetch.js';
 import type { BuildOptions } from '../../module/build.js';
+import { codeText } from '../../module/identity.js';
 import { ensureModule, type Module, type NamedModule, nameModule, variants } from '../../module/module.js';
-import { sameCodeText } from '../../verdict/judge-run.js';
 import { type Context, printResult, progressFor, table } from '../context.js';
 
 /** `loopanic module ls`: what can stand in for libiscsi_tcp.ko. */
@@ -49,9 +49,10 @@ export async function moduleBuild(args: ModuleBuildArgs, { signal }: Context): P
   printResult(args.json, built, () => [
     ...table(built.map((row) => [row.id, row.kernel, row.srcversion ?? row.buildId ?? '-', row.file])),
     ...built.flatMap(({ id, source }) => (source.length > 0 ? [`${id}: made of ${source.join(', ')}`] : [])),
-    ...built.flatMap(({ id, sameCodeAs }) =>
-      sameCodeAs === null ? [] : [`${id}: ${sameCodeText(sameCodeAs)}`],
-    ),
+    ...built.flatMap((module) => {
+      const text = codeText(module);
+      return text === null ? [] : [`${module.id}: ${text}`];
+    }),
   ]);
   return EXIT.ok;
 }

@@ -4,7 +4,9 @@ import { checkKernelId } from '../../kernel/catalogue.js';
 import { ensureKernel } from '../../kernel/fetch.js';
 import { presentKernel } from '../../kernel/store.js';
 import type { BuildOptions } from '../../module/build.js';
+import { codeText } from '../../module/identity.js';
 import { checkModuleId, ensureModule } from '../../module/module.js';
+import { moduleText } from '../../report/cell-state.js';
 import type { RunDocument } from '../../results/run-schema.js';
 import type { KeepDumps } from '../../session/after-crash.js';
 import { executeRun } from '../../session/execute.js';
@@ -84,10 +86,13 @@ async function chooseControl(args: ValidateArgs, progress: Progress, signal: Abo
   }
 }
 
-function summary({ cells, confidence }: RunDocument): string {
+/** The last line of a validation: the verdict with its numbers, and what was tested. */
+export function summary({ cells, confidence }: RunDocument): string {
   const [control, tested] = cells;
   const rate = control?.statistics?.rate;
   const [k, n] = [control?.statistics?.panicked ?? 0, control?.statistics?.counted ?? 0];
   const interval = rate ? ` (95 % interval ${percent(rate.low)} to ${percent(rate.high)})` : '';
-  return `${tested?.module} on ${tested?.kernel}: ${tested?.verdict ?? 'no verdict'}: ${tested?.reason}; positive control ${control?.module}: ${k} of ${n} boots panicked${interval}${confidence === null ? '' : `; confidence asked for: ${percent(confidence)}`}`;
+  const code = tested?.moduleInfo ? codeText(tested.moduleInfo) : null;
+  const toldAlready = code !== null && tested?.reason.includes(code) ? `; ${code}` : '';
+  return `${tested?.module} on ${tested?.kernel}: ${tested?.verdict ?? 'no verdict'}: ${tested?.reason}; positive control ${control?.module}: ${k} of ${n} boots panicked${interval}${confidence === null ? '' : `; confidence asked for: ${percent(confidence)}`}${tested?.moduleInfo ? `; tested: ${moduleText(tested).replace(toldAlready, '')}` : ''}`;
 }

@@ -72,7 +72,8 @@ function cell(
     },
     moduleInfo: {
       ...{ vermagic: 'x', srcversion: 'ABC', buildId: 'f00d' },
-      ...{ sha256: 'cafe', source: [], sameCodeAs: null },
+      ...{ sha256: 'cafe', source: ['one.patch: [PATCH] a|b <i>', 'two.patch'], sameCodeAs: null },
+      comparedWith: ['stock', 'unpatched'],
     },
     image: { name: 'minimal', key: 'minimal-1' },
     isControl: module === 'unpatched' && ['xfs-loopback', 'order-0'].includes(scenario),

@@ -1,4 +1,4 @@
-import { copyFile, cp, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { copyFile, cp, mkdir, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
@@ -7,6 +7,7 @@ import { silentProgress } from '../../base/progress.js';
 import { ensureBuildTree } from '../../kernel/build-tree.js';
 import { elfSections, elfSymbols } from '../../kernel/elf.js';
 import { stockModulePath } from '../../kernel/kernel.js';
+import { codeKey } from '../../kernel/module-code.js';
 import { presentKernel } from '../../kernel/store.js';
 import { loopanic } from '../support/cli.js';
 import { tempDir } from '../support/files.js';
@@ -119,6 +120,52 @@ test.serial('a patch that is a known variant under another name is said to be th
   const { made } = await build(t, '--patch', join(imagesDir, 'modules/unpatched.sendpage-ok.patch'));
   t.is(made.sameCodeAs, 'unpatched');
 });
+
+test.serial('what a table makes of code counts, where it stands in its source does not', async (t) => {
+  const dir = await tempDir(t);
+  const key = async (name: string, lines: readonly string[]): Promise<string> => {
+    const file = join(dir, `${name}.patch`);
+    const added = lines.map((line) => `+${line}\n`).join('');
+    await writeFile(file, `--- a/${FILE}\n+++ b/${FILE}\n@@ -37,0 +38,${lines.length} @@\n${added}`);
+    const { made, stderr } = await build(t, '--patch', file);
+    return made ? codeKey(made.file) : stderr;
+  };
+  const warns = (macro: string): string => `int lp_f(int n); int lp_f(int n) { return ${macro}(n == 4); }`;
+  const once = await key('once', [warns('WARN_ON_ONCE')]);
+  t.is(await key('once-lower', ['/* words', ' * on two lines */', warns('WARN_ON_ONCE')]), once);
+  t.not(await key('always', [warns('WARN_ON')]), once);
+  const keys = 'DEFINE_STATIC_KEY_FALSE(lp_a); DEFINE_STATIC_KEY_FALSE(lp_b);';
+  const asks = (name: string): string =>
+    `int lp_g(void); int lp_g(void) { return static_branch_unlikely(&${name}) ? 3 : 7; }`;
+  t.not(await key('a', [keys, asks('lp_a')]), await key('b', [keys, asks('lp_b')]));
+});
+
+test.serial(
+  'a prebuilt .ko is taken where nothing can be built to compare it with, and that is said',
+  async (t) => {
+    const dir = await tempDir(t);
+    await writeFile(join(dir, 'one.patch'), adds('lp_prebuilt'));
+    const { made } = await build(t, '--patch', join(dir, 'one.patch'));
+    t.deepEqual(made.comparedWith.slice(0, 2), ['stock', 'unpatched']);
+    await copyFile(made.file, join(dir, 'libiscsi_tcp.ko'));
+    // An empty cache but for the kernels, and a builder that does not answer.
+    await mkdir(join(dir, 'cache/loopanic'), { recursive: true });
+    await symlink(cacheDir('kernels'), join(dir, 'cache/loopanic/kernels'));
+    const { code, stdout, stderr } = await loopanic(
+      [
+        ...['module', 'build', '--kernel', KERNEL, '--name', 'own', '--json', '--builder', 'docker'],
+        ...['--ko', join(dir, 'libiscsi_tcp.ko')],
+      ],
+      {
+        env: { XDG_CACHE_HOME: join(dir, 'cache'), DOCKER_HOST: 'unix:///nowhere.sock' },
+        timeoutSeconds: 100,
+      },
+    );
+    t.is(code, 0, stderr);
+    t.like(JSON.parse(stdout)[0], { sameCodeAs: null, comparedWith: [] });
+    t.regex(stderr, /its code is not compared with stock's: no Docker engine answers/);
+  },
+);
 
 test.serial("a folder's own flags, headers and dkms patches have their effect", async (t) => {
   const plain = await build(t, '--source', await folder(t, {}, guarded));
