@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { basename, join } from 'node:path';
 import { UsageError } from '../base/errors.js';
+import { isCompiled } from './is-compiled.js';
 
 /** What a patch does to one file. */
 export interface FileChange {
@@ -72,14 +73,12 @@ export async function checkIsCompiled(
   tree: string,
   before: ReadonlyMap<string, string | null>,
 ): Promise<void> {
-  const config = await readFile(join(tree, '.config'), 'utf8');
   const why: string[] = [];
   for (const [path, old] of before) {
     const now = await readFile(join(tree, path), 'utf8').catch(() => null);
     if (old !== null && now !== null && withoutWords(old) === withoutWords(now))
       why.push(`${path}: only comments or blank lines differ`);
-    else if (!(await isCompiled(tree, path, config)))
-      why.push(`${path}: this configuration compiles nothing of it`);
+    else if (!(await isCompiled(tree, path))) why.push(`${path}: this configuration compiles nothing of it`);
     else return;
   }
   throw new UsageError(
@@ -96,40 +95,4 @@ export function withoutWords(text: string): string {
     .map((line) => line.trim().replace(/\s+/g, ' '))
     .filter((line) => line !== '')
     .join('\n');
-}
-
-async function isCompiled(tree: string, path: string, config: string): Promise<boolean> {
-  if (/^(?:Documentation|samples|tools\/(?!objtool|include|lib))\b/.test(path)) return false;
-  if (/^arch\/(?!x86\/)/.test(path)) return false;
-  if (!/\.[cS]$/.test(path)) return true;
-  return isEnabled(tree, dirname(path), basename(path).replace(/\.[cS]$/, '.o'), config, 0);
-}
-
-/** Whether a Makefile of the kernel, and those above it, take an object or folder in: `obj-$(CONFIG_X) += a.o`, `a-y := b.o`, `obj-m += dir/`. */
-async function isEnabled(
-  tree: string,
-  dir: string,
-  name: string,
-  config: string,
-  depth: number,
-): Promise<boolean> {
-  if (depth > 12) return true;
-  let text = '';
-  for (const file of ['Kbuild', 'Makefile'])
-    text += `${await readFile(join(tree, dir, file), 'utf8').catch(() => '')}\n`;
-  for (const line of text.replace(/\\\n/g, ' ').split('\n')) {
-    const [, target = '', condition = '', rest = ''] =
-      /^\s*([\w.-]+?)-?(\$\(\w+\)|y|m|objs)\s*[:+]?=(.*)$/.exec(line) ?? [];
-    if (!rest.split(/\s+/).some((word) => word === name || word.endsWith(`/${name}`))) continue;
-    const symbol = /^\$\((CONFIG_\w+)\)$/.exec(condition)?.[1];
-    if (symbol !== undefined && !new RegExp(`^${symbol}=[ym]$`, 'm').test(config)) continue;
-    if (target === 'obj' || target === 'lib' || target === 'core' || target === 'head')
-      return (
-        dir === '.' ||
-        !dir.includes('/') ||
-        isEnabled(tree, dirname(dir), `${basename(dir)}/`, config, depth + 1)
-      );
-    if (await isEnabled(tree, dir, `${target}.o`, config, depth + 1)) return true;
-  }
-  return false;
 }

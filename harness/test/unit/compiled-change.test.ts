@@ -50,6 +50,7 @@ test('a change counts if a Makefile, and those above it, take its object into th
   await write('.config', 'CONFIG_NET=y\nCONFIG_NVME_CORE=m\n# CONFIG_NVME_TCP is not set\n');
   await write('Makefile', 'core-y += kernel/\n');
   await write('net/Makefile', 'obj-$(CONFIG_NET) += core/\n');
+  await write('net/core/sock.c', '#include <linux/net.h>\n');
   await write('net/core/Makefile', 'obj-y := sock.o skbuff.o \\\n   stream.o\n');
   await write('drivers/Makefile', 'obj-y += nvme/\n');
   await write('drivers/nvme/Makefile', 'obj-$(CONFIG_NVME_CORE) += host/\n');
