@@ -2,22 +2,19 @@ import { createHash } from 'node:crypto';
 import { copyFile, mkdir, readdir, readFile, realpath } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import * as z from 'zod';
-import { LoopanicError, UsageError } from '../base/errors.js';
+import { UsageError } from '../base/errors.js';
 import { buildOnce, contentKey, exists, writeJson } from '../base/files.js';
 import { suggestion } from '../base/nearest.js';
 import { cacheDir, imagesDir } from '../base/paths.js';
-import { type Progress, silentProgress } from '../base/progress.js';
+import type { Progress } from '../base/progress.js';
 import { readYaml } from '../base/yaml-file.js';
 import { ensureBuildTree } from '../kernel/build-tree.js';
 import { type Kernel, stockModulePath } from '../kernel/kernel.js';
-import { codeKey } from '../kernel/module-code.js';
 import { type ModuleInfo, readModule } from '../kernel/module-file.js';
-import { offeredSymbols, wantedSymbols, whyRefused } from '../kernel/symbol-versions.js';
 import { BUILD_DEFAULTS, type BuildOptions, buildModule } from './build.js';
+import { checkPrebuilt, MODULE_NAME } from './prebuilt.js';
+import { sameCode } from './same-code.js';
 import { type Change, changeContent, changeNames, checkPatch } from './sources.js';
-
-/** The module that every scenario is about. */
-export const MODULE_NAME = 'libiscsi_tcp';
 
 const variantSchema = z.strictObject({
   summary: z.string(),
@@ -122,7 +119,12 @@ export async function ensureModule(
   /** A module of the user's, compared with those that are known. */
   const own = async (file: string, as: string, source: string[]): Promise<Module> => {
     const module = await found(file, as, source);
-    module.identity.sameCodeAs = await sameCode(file, kernel, progress, options, signal);
+    const known = {
+      variants: Object.keys(await variants()),
+      fileOf: async (name: string) => (await ensureModule(name, kernel, progress, options, signal)).file,
+      unchangedKey: await changeKey({ kind: 'unchanged' }, kernel),
+    };
+    module.identity.sameCodeAs = await sameCode(file, kernel, known, progress, options, signal);
     return module;
   };
   if (id === 'stock') return found(stock);
@@ -249,89 +251,6 @@ async function namedSource(kernel: Kernel, name: string): Promise<string[]> {
   return parsed.success ? parsed.data.source : [];
 }
 
-/** Which of the modules that are known for a kernel has the same code: its own (as it came, or built anew from its unchanged source), or a variant; null if none has. */
-async function sameCode(
-  file: string,
-  kernel: Kernel,
-  progress: Progress,
-  options: BuildOptions,
-  signal: AbortSignal | undefined,
-): Promise<string | null> {
-  const key = await codeKey(file);
-  if (key === (await codeKey(stockModulePath(kernel)))) return 'stock';
-  const tree = await ensureBuildTree(kernel, progress).catch((error: unknown) => {
-    if (error instanceof LoopanicError) return null;
-    throw error;
-  });
-  // A .ko of a kernel without its source: nothing else can be built to compare it with.
-  if (!tree?.source) return null;
-  const unchanged: Change = { kind: 'unchanged' };
-  const dir = cacheDir('modules', `unchanged-${await changeKey(unchanged, kernel)}`);
-  await buildOnce(dir, async (out) => {
-    await mkdir(out);
-    const job = { name: '(the unchanged source)', change: unchanged, kernel, target: join(out, KO) };
-    await buildModule(job, options, progress, signal);
-  });
-  if (key === (await codeKey(join(dir, KO)))) return 'stock';
-  for (const name of Object.keys(await variants())) {
-    const variant = await ensureModule(name, kernel, progress, options, signal).catch((error: unknown) => {
-      // One that does not fit this kernel is no match.
-      if (error instanceof UsageError) return null;
-      throw error;
-    });
-    if (variant && variant.file !== stockModulePath(kernel) && key === (await codeKey(variant.file)))
-      return name;
-  }
-  return null;
-}
-
 function sha256(content: Buffer): string {
   return createHash('sha256').update(content).digest('hex');
-}
-
-/** Throws UsageError if a .ko cannot stand in for this kernel's module. */
-async function checkPrebuilt(path: string, kernel: Kernel): Promise<void> {
-  const info = await readModule(path);
-  if (info.name !== MODULE_NAME)
-    throw new UsageError(
-      'wrong-module',
-      `${path}: is the module ${info.name || '(unnamed)'}, not ${MODULE_NAME}`,
-    );
-  if (info.buildId === null && info.srcversion === null)
-    throw new UsageError(
-      'anonymous-module',
-      `${path}: carries neither a build id nor a srcversion, so the guest cannot show that it was loaded: link it with --build-id`,
-    );
-  const wanted = (await readModule(stockModulePath(kernel))).vermagic;
-  if (!sameMagic(info.vermagic, wanted))
-    throw new UsageError(
-      'wrong-vermagic',
-      `${path}: built for another kernel: its vermagic is "${info.vermagic}", ${kernel.id} needs "${wanted}"`,
-    );
-  // Without its headers a kernel offers at least what its own module wants.
-  const tree = join(kernel.dir, 'devel');
-  const headers = (await exists(tree)) ? (await ensureBuildTree(kernel, silentProgress)).headers : null;
-  const stock = await wantedSymbols(stockModulePath(kernel));
-  const offered = headers === null ? null : await offeredSymbols(headers);
-  const mine = await wantedSymbols(path);
-  const refused = whyRefused(
-    offered
-      ? mine
-      : {
-          ...mine,
-          versions: new Map([...mine.versions].filter(([name]) => stock.versions.has(name))),
-          undefinedSymbols: [],
-        },
-    offered ?? stock.versions,
-  );
-  if (refused !== null)
-    throw new UsageError('wrong-symbols', `${path}: cannot be loaded by ${kernel.id}: ${refused}`);
-}
-
-/** As the kernel compares them (same_magic() in kernel/module.c): where both have modversions, the release does not count. */
-function sameMagic(one: string, other: string): boolean {
-  const both = [one, other];
-  if (!both.every((magic) => / modversions\b/.test(magic))) return one === other;
-  const [a, b] = both.map((magic) => magic.slice(magic.indexOf(' ')));
-  return a === b;
 }
