@@ -37,12 +37,7 @@ export async function buildKernel(
   progress: Progress,
   signal: AbortSignal,
 ): Promise<Kernel> {
-  const base = await ensureKernel(build.from, progress);
-  if (base.origin !== 'debian' || base.suite === undefined || base.sourcePackage === undefined)
-    throw new UsageError(
-      'bad-usage',
-      `--from ${build.from}: only kernels of Debian's can be built anew: add your own build with 'kernel add DIR'`,
-    );
+  // By their text alone: before anything is fetched.
   const patches = await Promise.all(
     build.patches.map((file) =>
       realpath(file).catch((error: unknown) => {
@@ -52,6 +47,12 @@ export async function buildKernel(
   );
   const texts = await Promise.all(patches.map((file) => readFile(file, 'utf8')));
   for (const [index, file] of patches.entries()) checkChangesSomething(file, texts[index] ?? '');
+  const base = await ensureKernel(build.from, progress);
+  if (base.origin !== 'debian' || base.suite === undefined || base.sourcePackage === undefined)
+    throw new UsageError(
+      'bad-usage',
+      `--from ${build.from}: only kernels of Debian's can be built anew: add your own build with 'kernel add DIR'`,
+    );
   await checkNewId(build.id);
   const made = await whatItIsMadeOf(base, patches);
   const present = await presentKernel(build.id);

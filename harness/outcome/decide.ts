@@ -191,6 +191,8 @@ function whyNotSurvived(seen: Seen, expected: Expected): Decision | null {
   if (partial !== null) return no(`the kernel's log is not whole: ${partial}`);
   if (!guest || !after)
     return no(`nothing was read back from the guest ${guest ? 'after its workload' : ''}`.trim());
+  if (guest.sessionPort === null)
+    return no("the session's own port is unknown: whether it was recovered cannot be told");
   const before = guestMismatch(guest, expected, 'all');
   if (before) return no(`the guest was not as asked: ${before}`);
   const since = guestMismatch(after, expected, 'all');

@@ -140,7 +140,8 @@ class Session {
   /** Sets how many survivors the cell needs, now that its control is known. */
   #aim(cell: RunCell): void {
     const { confidence } = this.#request;
-    if (confidence === undefined || cell.control === null) return;
+    // Of a control that was cut short nothing is known yet.
+    if (confidence === undefined || cell.control === null || this.#signal.aborted) return;
     const wanted = survivorsWanted({ ...this.#document, confidence }, cell);
     if (wanted === null) return;
     cell.wantedTrials = wanted;

@@ -1,12 +1,9 @@
-import { readdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { cpus, hostname, release, totalmem } from 'node:os';
-import { basename, join, relative, resolve } from 'node:path';
-import { execa } from 'execa';
+import { join, resolve } from 'node:path';
 import { firstLine, InterruptedError, LoopanicError, UsageError } from '../base/errors.js';
-import { contentKey } from '../base/files.js';
-import { imagesDir, isFile, packageRoot } from '../base/paths.js';
+import { isFile, packageRoot } from '../base/paths.js';
 import type { Progress } from '../base/progress.js';
-import { needProgram } from '../host/tools.js';
 import { ensureCaptureArchive } from '../image/capture.js';
 import { ensureImage, type GuestImage, imagePath } from '../image/image.js';
 import { ensureModulesArchives } from '../image/kernel-modules.js';
@@ -27,6 +24,7 @@ import { survivorsNeeded } from '../verdict/statistics.js';
 import { type AccelChoice, chooseAccel } from '../vm/accel.js';
 import type { Accel } from '../vm/qemu-args.js';
 import type { KeepDumps } from './after-crash.js';
+import { cellKey, programKey, qemuVersion, scriptsKey } from './cell-key.js';
 
 /** What a command wants to be run. */
 export interface RunRequest {
@@ -184,60 +182,6 @@ function checkControls(
         `${where}${named(cell)} runs another workload than its positive control ${named(control)} (name, shuffling, and at least its ${least} cycles): the control's panic rate says nothing of it`,
       );
   }
-}
-
-/** Names everything that a cell's trials are made of, and the program that runs and reads them: a trial with another key is another experiment. */
-async function cellKey(parts: Omit<CellParts, 'key'>, dump: DumpMethod, scripts: string): Promise<string> {
-  const { kernel, module, loaded, accel, image, modules, capture, lun } = parts;
-  return contentKey(
-    await programKey(),
-    await qemuVersion(),
-    kernel.key,
-    await readFile(module.file),
-    module.id,
-    JSON.stringify(loaded.scenario),
-    scripts,
-    image.key,
-    // Cached by content: their names tell what is in them.
-    ...[basename(modules), basename(capture ?? ''), basename(lun), accel, dump],
-  );
-}
-
-const readOnce = <T>(read: () => Promise<T>): (() => Promise<T>) => {
-  let value: Promise<T> | undefined;
-  return () => {
-    value ??= read();
-    return value;
-  };
-};
-
-/** Content of the compiled program, its tests left out. */
-const programKey = readOnce(async () => {
-  const dir = join(packageRoot, 'dist');
-  const files = (await readdir(dir, { recursive: true }))
-    .filter((name) => name.endsWith('.js') && !name.startsWith('test/'))
-    .sort();
-  const content: (string | Buffer)[] = [];
-  for (const name of files) content.push(name, await readFile(join(dir, name)));
-  return contentKey(...content);
-});
-
-const qemuVersion = readOnce(async () => {
-  const { stdout } = await execa(await needProgram('qemu-system-x86_64'), ['--version']);
-  return stdout.split('\n')[0] ?? '';
-});
-
-/** Content of what runs in a guest beside the image: loopanic's own scripts, the image's, and the workload. */
-async function scriptsKey({ loaded, image }: Pick<CellSlot, 'loaded' | 'image'>): Promise<string> {
-  const content: (string | Buffer)[] = [await readFile(image.guestScript)];
-  for (const dir of [join(imagesDir, 'guest'), loaded.workloadDir]) {
-    const entries = await readdir(dir, { recursive: true, withFileTypes: true });
-    const files = entries
-      .filter((entry) => !entry.isDirectory())
-      .map((entry) => join(entry.parentPath, entry.name));
-    for (const file of files.sort()) content.push(relative(dir, file), await readFile(file));
-  }
-  return contentKey(...content);
 }
 
 async function newDocument(

@@ -44,7 +44,7 @@ const consoles = (bench: FaultBench): Promise<string[]> =>
     );
 
 test('the two cells, undisturbed: the control panics five times, the fix survives three', (t) =>
-  FaultBench.with(t, async (bench) => {
+  FaultBench.scripted(t, async (bench) => {
     await bench.script({ ...PANICS, 'compound-head': ['survive'] });
     const { code, stdout } = await bench.command([...(await pair(bench)), '--json']);
     t.is(code, 0);
@@ -61,7 +61,7 @@ for (const [what, mode, until, outcome] of [
 ] as const)
   for (const signal of ['SIGKILL', 'SIGINT'] as const)
     test(`${signal} ${what}, resumed: ${outcome}`, (t) =>
-      FaultBench.with(t, async (bench) => {
+      FaultBench.scripted(t, async (bench) => {
         await bench.script({ ...PANICS, 'compound-head': [mode, 'survive'] });
         const args = await pair(bench);
         const child = bench.start(args);
@@ -87,7 +87,7 @@ for (const [what, mode, until, outcome] of [
       }));
 
 test('SIGINT twice: ended at once, and the trial is there when the run goes on', (t) =>
-  FaultBench.with(t, async (bench) => {
+  FaultBench.scripted(t, async (bench) => {
     await bench.script({ ...PANICS, 'compound-head': ['hang-with-heartbeat', 'survive'] });
     const args = await pair(bench);
     const child = bench.start(args);
@@ -102,7 +102,7 @@ test('SIGINT twice: ended at once, and the trial is there when the run goes on',
 
 for (const phase of ['boot', 'modules', 'target', 'login', 'mount', 'done'])
   test(`SIGKILL in phase ${phase}, resumed: the trial stays as one that was cut off`, (t) =>
-    FaultBench.with(t, async (bench) => {
+    FaultBench.scripted(t, async (bench) => {
       await bench.script({ ...PANICS, 'compound-head': [`stalls@${phase}`, 'survive'] });
       const args = await pair(bench);
       const child = bench.start(args);
@@ -119,7 +119,7 @@ for (const phase of ['boot', 'modules', 'target', 'login', 'mount', 'done'])
     }));
 
 test('killed again and again at random moments: no panic is lost, no trial counted twice', (t) =>
-  FaultBench.with(t, async (bench) => {
+  FaultBench.scripted(t, async (bench) => {
     await bench.script({ ...PANICS, 'compound-head': ['half-then-wait', 'half-then-wait', 'survive'] });
     const args = await pair(bench);
     let id: string | undefined;
@@ -149,7 +149,7 @@ test('killed again and again at random moments: no panic is lost, no trial count
   }));
 
 test('the disk fills while a panic is printed: what is on it counts after resuming', (t) =>
-  FaultBench.with(t, async (bench) => {
+  FaultBench.scripted(t, async (bench) => {
     await smallDisk(t, bench.results, 80);
     await bench.script({ ...PANICS, 'compound-head': ['panic-slow', 'survive'] });
     const args = await pair(bench);
@@ -170,7 +170,7 @@ for (const [phase, until] of [
   ['workload', 'phase workload'],
 ] as const)
   test(`the disk fills in phase ${phase}: the trial says nothing`, (t) =>
-    FaultBench.with(t, async (bench) => {
+    FaultBench.scripted(t, async (bench) => {
       await smallDisk(t, bench.results, 80);
       await bench.script({ ...PANICS, 'compound-head': [`stalls@${phase}`] });
       const child = bench.start(await pair(bench));
@@ -185,7 +185,7 @@ for (const [phase, until] of [
 
 for (const left of [1, 3, 6, 20])
   test(`the disk fills but for ${left} KiB when the trial is over: no JSON is half-written, and the panic counts after resuming`, (t) =>
-    FaultBench.with(t, async (bench) => {
+    FaultBench.scripted(t, async (bench) => {
       await smallDisk(t, bench.results, 80);
       await bench.script({ ...PANICS, 'compound-head': ['panic-slow', 'survive'] });
       const args = await pair(bench);
@@ -204,7 +204,7 @@ for (const left of [1, 3, 6, 20])
     }));
 
 test('results made read-only in mid-run: no outcome, and the run goes on when they can be written', (t) =>
-  FaultBench.with(t, async (bench) => {
+  FaultBench.scripted(t, async (bench) => {
     await smallDisk(t, bench.results, 80);
     await bench.script({ ...PANICS, 'compound-head': ['stalls@workload', 'survive'] });
     const args = await pair(bench);
@@ -222,7 +222,7 @@ test('results made read-only in mid-run: no outcome, and the run goes on when th
   }));
 
 test('another owner of the run: refused while it lives; two runs in one results folder do not meet', (t) =>
-  FaultBench.with(t, async (bench) => {
+  FaultBench.scripted(t, async (bench) => {
     await bench.script({ ...PANICS, 'compound-head': ['hang-with-heartbeat', 'survive'] });
     const args = await pair(bench);
     const first = bench.start(args);
@@ -240,7 +240,7 @@ test('another owner of the run: refused while it lives; two runs in one results 
   }));
 
 test('modules whose names differ in + and _ only: a folder each', (t) =>
-  FaultBench.with(t, async (bench) => {
+  FaultBench.scripted(t, async (bench) => {
     await bench.script({ '*': ['panic'] });
     const scenario = await bench.scenario(QUICK, undefined, 'xfs-loopback', 'a_b');
     const other = await bench.scenario(QUICK, undefined, 'xfs-loopback', 'a.b');
@@ -253,7 +253,7 @@ test('modules whose names differ in + and _ only: a folder each', (t) =>
   }));
 
 test('a panic without an expectation: exit 1, and a failure in TAP and JUnit, unless it is allowed', (t) =>
-  FaultBench.with(t, async (bench) => {
+  FaultBench.scripted(t, async (bench) => {
     await bench.script(PANICS);
     const scenario = await bench.scenario(QUICK);
     const file = await bench.matrix(
@@ -320,7 +320,7 @@ const edits: [what: string, edit: (run: RunDocument) => void, pattern: RegExp][]
 ];
 
 test('edited and damaged runs are refused wherever a run is read, with what is wrong', (t) =>
-  FaultBench.with(t, async (bench) => {
+  FaultBench.scripted(t, async (bench) => {
     await bench.script({ ...PANICS, 'compound-head': ['survive'] });
     const args = await pair(bench);
     t.is((await bench.command(args)).code, 0);
@@ -373,7 +373,7 @@ test('edited and damaged runs are refused wherever a run is read, with what is w
   }));
 
 test('cells that differ from their control in a setting are negative controls: no chance is stated', (t) =>
-  FaultBench.with(t, async (bench) => {
+  FaultBench.scripted(t, async (bench) => {
     await bench.script({ ...PANICS, 'compound-head': ['survive'] });
     const control = await bench.scenario(QUICK);
     const cells = [
@@ -405,7 +405,7 @@ test('cells that differ from their control in a setting are negative controls: n
   }));
 
 test('a results folder that cannot be written to is told before anything is booted', (t) =>
-  FaultBench.with(t, async (bench) => {
+  FaultBench.scripted(t, async (bench) => {
     await smallDisk(t, bench.results, 10);
     await bench.script('survive');
     const { code, stderr } = await bench.command(['run', await bench.scenario(QUICK)]);

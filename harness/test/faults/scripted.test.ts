@@ -88,29 +88,25 @@ const faults: [mode: string, outcome: Outcome, reason: RegExp][] = [
 
 for (const [mode, outcome, reason] of faults)
   test(`${mode}: ${outcome}`, (t) =>
-    FaultBench.with(
-      t,
-      async (bench) => {
-        await bench.script(mode);
-        const scenario = await bench.scenario(QUICK);
-        const { code, trial, run } = await bench.run(scenario, '--module', 'unpatched');
-        t.is(trial.outcome, outcome, trial.reason);
-        t.regex(trial.reason, reason);
-        t.is(code, outcome === 'reproduced' ? 0 : 3);
-        t.is(run.cells[0]?.verdict, outcome === 'reproduced' ? 'panics' : 'inconclusive');
-        t.is(trial.corrupted, outcome === 'other-crash' && mode !== 'other-panic');
-        const saved = await readFile(join(bench.results, run.run, 'run.json'), 'utf8');
-        t.deepEqual(JSON.parse(saved), JSON.parse(JSON.stringify(run)));
-        const log = await stat(
-          join(bench.results, run.run, run.cells[0]?.trials[0]?.folder ?? '', 'outcome.json'),
-        );
-        t.is(log.mode & 0o777, 0o600);
-        const [what = '', phase = 'workload'] = mode.split('@');
-        await bench.record(`scripted: ${what}`, phase, trial.outcome);
-        await bench.nothingGreen();
-      },
-      'scripted',
-    ));
+    FaultBench.scripted(t, async (bench) => {
+      await bench.script(mode);
+      const scenario = await bench.scenario(QUICK);
+      const { code, trial, run } = await bench.run(scenario, '--module', 'unpatched');
+      t.is(trial.outcome, outcome, trial.reason);
+      t.regex(trial.reason, reason);
+      t.is(code, outcome === 'reproduced' ? 0 : 3);
+      t.is(run.cells[0]?.verdict, outcome === 'reproduced' ? 'panics' : 'inconclusive');
+      t.is(trial.corrupted, outcome === 'other-crash' && mode !== 'other-panic');
+      const saved = await readFile(join(bench.results, run.run, 'run.json'), 'utf8');
+      t.deepEqual(JSON.parse(saved), JSON.parse(JSON.stringify(run)));
+      const log = await stat(
+        join(bench.results, run.run, run.cells[0]?.trials[0]?.folder ?? '', 'outcome.json'),
+      );
+      t.is(log.mode & 0o777, 0o600);
+      const [what = '', phase = 'workload'] = mode.split('@');
+      await bench.record(`scripted: ${what}`, phase, trial.outcome);
+      await bench.nothingGreen();
+    }));
 
 for (const [mode, outcome, file] of [
   ['target-panics', 'other-crash', 'target-serial.log'],
@@ -118,7 +114,7 @@ for (const [mode, outcome, file] of [
   ['target-hangs', 'hung', null],
 ] as const)
   test(`two guests, ${mode}: ${outcome}`, (t) =>
-    FaultBench.with(t, async (bench) => {
+    FaultBench.scripted(t, async (bench) => {
       await bench.script(mode);
       const scenario = await bench.scenario({ silence: 5, stall: 20 }, undefined, 'two-hosts');
       const { trial } = await bench.run(scenario, '--module', 'unpatched');
@@ -129,7 +125,7 @@ for (const [mode, outcome, file] of [
     }));
 
 test('a guest that survives has survived: the fake tells the whole story', (t) =>
-  FaultBench.with(t, async (bench) => {
+  FaultBench.scripted(t, async (bench) => {
     await bench.script('survive');
     const { trial } = await bench.run(await bench.scenario(QUICK), '--module', 'unpatched');
     t.is(trial.outcome, 'survived', trial.reason);

@@ -3,7 +3,7 @@ import { appendFile, mkdir, readdir, readFile, writeFile } from 'node:fs/promise
 import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
 import { execa } from 'execa';
-import pLimit from 'p-limit';
+import pLimit, { type LimitFunction } from 'p-limit';
 import { exists, isExecutable } from '../../base/files.js';
 import { cacheDir, packageRoot, scenariosDir } from '../../base/paths.js';
 import { outcomeSchema, type TrialOutcome } from '../../outcome/outcome-schema.js';
@@ -35,13 +35,22 @@ export class FaultBench {
   }
 
   /** Does `work` when there is room for a guest, then looks for leftovers. */
-  static with(
+  static with(t: ExecutionContext, work: (bench: FaultBench) => Promise<void>): Promise<void> {
+    return FaultBench.#when(limits.real, t, work);
+  }
+
+  /** The same for one whose guests are scripted. */
+  static scripted(t: ExecutionContext, work: (bench: FaultBench) => Promise<void>): Promise<void> {
+    return FaultBench.#when(limits.scripted, t, work);
+  }
+
+  static #when(
+    room: LimitFunction,
     t: ExecutionContext,
     work: (bench: FaultBench) => Promise<void>,
-    kind: keyof typeof limits = 'real',
   ): Promise<void> {
     t.timeout(10 * 60_000);
-    return limits[kind](async () => {
+    return room(async () => {
       const bench = new FaultBench(t, await tempDir(t));
       const before = await hostState();
       await work(bench);

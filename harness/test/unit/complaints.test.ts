@@ -104,6 +104,7 @@ const COMPLAINED = [
 
 /** As healthy guests print them. */
 const HEALTHY = [
+  'libiscsi: module verification failed: signature and/or required key missing - tainting kernel',
   'Linux version 6.1.0-56-amd64 (debian-kernel@lists.debian.org)',
   'XFS (sda): Mounting V5 Filesystem',
   'XFS (sda): Starting recovery (logdev: internal)',

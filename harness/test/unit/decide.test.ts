@@ -166,6 +166,7 @@ for (const [title, guest, why] of [
     change('writebackCentiseconds 100', 'writebackCentiseconds 3000'),
     /writeback interval is 3000, not 100/,
   ],
+  ['the session has no port', facts.filter((f) => !f.startsWith('session')), /port is unknown/],
   ['two CPUs were online', change('online 0', 'online 0-1'), /online CPUs is 2, not 1/],
   ['nothing was read back', [], /nothing was read back/],
 ] as const)

@@ -1,0 +1,65 @@
+import { readdir, readFile } from 'node:fs/promises';
+import { basename, join, relative } from 'node:path';
+import { execa } from 'execa';
+import { contentKey } from '../base/files.js';
+import { imagesDir, packageRoot } from '../base/paths.js';
+import { needProgram } from '../host/tools.js';
+import type { CellParts, DumpMethod } from '../trial/plan.js';
+
+/** Names everything that a cell's trials are made of, and the program that runs and reads them: a trial with another key is another experiment. */
+export async function cellKey(
+  parts: Omit<CellParts, 'key'>,
+  dump: DumpMethod,
+  scripts: string,
+): Promise<string> {
+  const { kernel, module, loaded, accel, image, modules, capture, lun } = parts;
+  return contentKey(
+    await programKey(),
+    await qemuVersion(),
+    kernel.key,
+    await readFile(module.file),
+    module.id,
+    JSON.stringify(loaded.scenario),
+    scripts,
+    image.key,
+    // Cached by content: their names tell what is in them.
+    ...[basename(modules), basename(capture ?? ''), basename(lun), accel, dump],
+  );
+}
+
+const readOnce = <T>(read: () => Promise<T>): (() => Promise<T>) => {
+  let value: Promise<T> | undefined;
+  return () => {
+    value ??= read();
+    return value;
+  };
+};
+
+/** Content of the compiled program, its tests left out. */
+export const programKey = readOnce(async () => {
+  const dir = join(packageRoot, 'dist');
+  const files = (await readdir(dir, { recursive: true }))
+    .filter((name) => name.endsWith('.js') && !name.startsWith('test/'))
+    .sort();
+  const content: (string | Buffer)[] = [];
+  for (const name of files) content.push(name, await readFile(join(dir, name)));
+  return contentKey(...content);
+});
+
+export const qemuVersion = readOnce(async () => {
+  const { stdout } = await execa(await needProgram('qemu-system-x86_64'), ['--version']);
+  return stdout.split('\n')[0] ?? '';
+});
+
+/** Content of what runs in a guest beside the image: loopanic's own scripts, the image's, and the workload. */
+export async function scriptsKey({ loaded, image }: Pick<CellParts, 'loaded' | 'image'>): Promise<string> {
+  const content: (string | Buffer)[] = [await readFile(image.guestScript)];
+  for (const dir of [join(imagesDir, 'guest'), loaded.workloadDir]) {
+    const entries = await readdir(dir, { recursive: true, withFileTypes: true });
+    const files = entries
+      .filter((entry) => !entry.isDirectory())
+      .map((entry) => join(entry.parentPath, entry.name));
+    for (const file of files.sort()) content.push(relative(dir, file), await readFile(file));
+  }
+  return contentKey(...content);
+}
