@@ -7,11 +7,13 @@ import { FaultBench, smallDisk } from '../support/fault-bench.js';
 
 // What becomes of a run whose process, disk or folder fails: nothing that a guest said is lost, nothing is believed that it did not say.
 const QUICK = { silence: 6, stall: 8 };
+/** A guest that is to stay as it is until the test has done its part is ended by no limit, however busy the host. */
+const PATIENT = { silence: 300, stall: 600 };
 const PANICS = { unpatched: ['panic'] };
 
 /** A control, and a module under test that is expected to be clean. */
-async function pair(bench: FaultBench): Promise<string[]> {
-  const scenario = await bench.scenario(QUICK);
+async function pair(bench: FaultBench, limits = PATIENT): Promise<string[]> {
+  const scenario = await bench.scenario(limits);
   const file = await bench.matrix(
     'pair',
     `kernels: [debian-6.1]
@@ -207,7 +209,7 @@ test('results made read-only in mid-run: no outcome, and the run goes on when th
   FaultBench.scripted(t, async (bench) => {
     await smallDisk(t, bench.results, 80);
     await bench.script({ ...PANICS, 'compound-head': ['stalls@workload', 'survive'] });
-    const args = await pair(bench);
+    const args = await pair(bench, QUICK);
     const child = bench.start(args);
     await bench.until('phase workload', 'compound-head');
     // Open files keep a mount from being made read-only by remount: the disk itself is shut off.
