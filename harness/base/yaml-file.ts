@@ -4,10 +4,57 @@ import type * as z from 'zod';
 import { firstLine, hasErrno, UsageError } from './errors.js';
 import { nearest } from './nearest.js';
 
+/** A YAML file, read and not yet checked. */
+interface YamlFile {
+  file: string;
+  content: unknown;
+  root: Node | null;
+  lines: LineCounter;
+}
+
+/** How a file may be said to be like another one: the key that names it, and where that one is. */
+export interface Inheritance {
+  key: string;
+  /** Path of the file that `name` in `file` means. Throws UsageError. */
+  find: (name: string, file: string) => Promise<string>;
+}
+
 /**
- * Reads a YAML file and checks it against a schema. Every failure is a UsageError of one line: file:line: key: what is wrong.
+ * Reads a YAML file and checks it against a schema. Every failure is a UsageError of one line: file:line: key: what is wrong. With `inherit` a file takes from
+ * the one that it names what it does not say itself: maps key by key, anything else whole.
  */
-export async function readYaml<S extends z.ZodType>(file: string, schema: S): Promise<z.output<S>> {
+export async function readYaml<S extends z.ZodType>(
+  file: string,
+  schema: S,
+  inherit?: Inheritance,
+): Promise<z.output<S>> {
+  const chain = [await parseFile(file)];
+  if (inherit) await followChain(chain, inherit);
+  let content = chain.at(-1)?.content;
+  for (const { content: own } of chain.slice(0, -1).reverse()) content = overlay(content, own);
+  if (inherit && isRecord(content)) delete content[inherit.key];
+  const parsed = schema.safeParse(content);
+  if (parsed.success) return parsed.data;
+
+  const issue = parsed.error.issues[0];
+  if (!issue) throw new UsageError('bad-file', `${file}: not valid`);
+  const path = [...issue.path];
+  let { message } = issue;
+  if (issue.code === 'unrecognized_keys' && issue.keys[0] !== undefined) {
+    const known = knownKeys(schema, path);
+    const close = nearest(issue.keys[0], known, 1);
+    const advice = close.length > 0 ? `did you mean ${close[0]}?` : `known keys: ${known.join(', ')}`;
+    message = `unknown key; ${advice}`;
+    path.push(issue.keys[0]);
+  }
+  // The file that says it, of those that this one is like.
+  const place = chain.find(({ content: own }) => has(own, path)) ?? chain[0];
+  const line = place ? lineOf(place.root, path, place.lines) : 1;
+  const key = path.length > 0 ? `${path.map(String).join('.')}: ` : '';
+  throw new UsageError('bad-file', `${place?.file ?? file}:${line}: ${key}${message}`);
+}
+
+async function parseFile(file: string): Promise<YamlFile> {
   const text = await readFile(file, 'utf8').catch((error: unknown) => {
     if (hasErrno(error, 'ENOENT')) throw new UsageError('no-such-file', `${file}: no such file`, error);
     throw new UsageError('unreadable-file', `${file}: cannot be read (${(error as Error).message})`, error);
@@ -28,23 +75,42 @@ export async function readYaml<S extends z.ZodType>(file: string, schema: S): Pr
     throw new UsageError('bad-yaml', `${file}: not valid YAML: ${firstLine(error)}`, error);
   }
   if (content === null) throw new UsageError('bad-file', `${file}: is empty`);
-  const parsed = schema.safeParse(content);
-  if (parsed.success) return parsed.data;
+  return { file, content, root: document.contents, lines };
+}
 
-  const issue = parsed.error.issues[0];
-  if (!issue) throw new UsageError('bad-file', `${file}: not valid`);
-  const path = [...issue.path];
-  let { message } = issue;
-  if (issue.code === 'unrecognized_keys' && issue.keys[0] !== undefined) {
-    const known = knownKeys(schema, path);
-    const close = nearest(issue.keys[0], known, 1);
-    const advice = close.length > 0 ? `did you mean ${close[0]}?` : `known keys: ${known.join(', ')}`;
-    message = `unknown key; ${advice}`;
-    path.push(issue.keys[0]);
+/** Adds the files that the first one is like, nearest first. */
+async function followChain(chain: YamlFile[], { key, find }: Inheritance): Promise<void> {
+  for (let at = 0; at < chain.length; at++) {
+    const { file, content, root, lines } = chain[at] as YamlFile;
+    const name = isRecord(content) ? content[key] : undefined;
+    if (name === undefined) return;
+    const refuse = (why: string): UsageError =>
+      new UsageError('bad-file', `${file}:${lineOf(root, [key], lines)}: ${key}: ${why}`);
+    if (typeof name !== 'string') throw refuse('must be the name of another file');
+    const next = await find(name, file);
+    if (chain.some((other) => other.file === next)) throw refuse(`${name} is like this one itself`);
+    chain.push(await parseFile(next));
   }
-  const line = lineOf(document.contents, path, lines);
-  const key = path.length > 0 ? `${path.map(String).join('.')}: ` : '';
-  throw new UsageError('bad-file', `${file}:${line}: ${key}${message}`);
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function overlay(below: unknown, above: unknown): unknown {
+  if (!isRecord(below) || !isRecord(above)) return above;
+  const merged: Record<string, unknown> = { ...below };
+  for (const [key, value] of Object.entries(above)) merged[key] = overlay(below[key], value);
+  return merged;
+}
+
+function has(content: unknown, path: readonly PropertyKey[]): boolean {
+  let value = content;
+  for (const part of path) {
+    if (typeof value !== 'object' || value === null || !(part in value)) return false;
+    value = (value as Record<PropertyKey, unknown>)[part];
+  }
+  return true;
 }
 
 /** Line of the deepest node on `path` that exists in the document; a key's own line where there is one. */

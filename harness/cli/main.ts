@@ -13,10 +13,12 @@ import {
   UsageError,
 } from '../base/errors.js';
 import { scenariosDir } from '../base/paths.js';
+import { DEFAULT_BUG } from '../bug/family.js';
 import { REPORT_FORMATS } from '../report/report.js';
 import { CONTROL_BOOTS, DEFAULT_CONFIDENCE } from '../verdict/cell-verdict.js';
 import { analyze } from './commands/analyze.js';
 import { bisect } from './commands/bisect.js';
+import { bugList, bugShow } from './commands/bug.js';
 import { classify } from './commands/classify.js';
 import { clean } from './commands/clean.js';
 import { doctor } from './commands/doctor.js';
@@ -85,6 +87,15 @@ for (const stream of [process.stdout, process.stderr]) stream.on('error', () => 
 if (process.env.NO_COLOR) process.env.FORCE_COLOR = '0';
 
 const kernel = { type: 'string', default: 'debian-6.1', describe: 'kernel id (loopanic kernel ls)' } as const;
+const bug = {
+  type: 'string',
+  default: DEFAULT_BUG,
+  describe: 'bug of the family (loopanic bug ls)',
+} as const;
+const receiver = {
+  type: 'string',
+  describe: "Comm of the task that was to read; default: those of the bug's targets",
+} as const;
 const image = { type: 'string', default: 'minimal', describe: 'guest image (loopanic image ls)' } as const;
 const anyImage = {
   type: 'string',
@@ -344,11 +355,13 @@ const parser = globalOptions(yargs(argv))
     'classify <log>',
     'outcome and signature of a serial log or vmcore-dmesg text from anywhere; - reads stdin',
     (y) =>
-      y.positional('log', { type: 'string', demandOption: true }).option('receiver', {
-        type: 'string',
-        default: 'tgtd',
-        describe: 'Comm of the process that was to read',
-      }),
+      y
+        .positional('log', { type: 'string', demandOption: true })
+        .option('bug', {
+          type: 'string',
+          describe: 'look for this one only; default: any of the family (bug ls)',
+        })
+        .option('receiver', receiver),
     does(classify),
   )
   .command(
@@ -363,11 +376,8 @@ const parser = globalOptions(yargs(argv))
           describe: 'the same build, with debug info (loopanic kernel debuginfo)',
         })
         .option('modules', { type: 'string', describe: 'folder of modules with debug info' })
-        .option('receiver', {
-          type: 'string',
-          default: 'tgtd',
-          describe: 'Comm of the process that was to read',
-        })
+        .option('bug', bug)
+        .option('receiver', receiver)
         .option('output', { type: 'string', describe: 'folder for analysis.json and analysis.md' }),
     doesOwnCleanup(analyze),
   )
@@ -441,9 +451,20 @@ const parser = globalOptions(yargs(argv))
       )
       .demandCommand(1, 'kernel: which command? ls, fetch, add, build, debuginfo or rm'),
   )
-  .command('module', 'variants of libiscsi_tcp', (y) =>
+  .command('bug', 'the family of bugs', (y) =>
     y
-      .command('ls', 'what can stand in for libiscsi_tcp.ko', (z) => z, does(moduleList))
+      .command('ls', 'all of them', (z) => z, does(bugList))
+      .command(
+        'show <id>',
+        'its gate, what is sought, who may read, and its scenarios',
+        (z) => z.positional('id', { type: 'string', demandOption: true }),
+        does(bugShow),
+      )
+      .demandCommand(1, 'bug: which command? ls or show'),
+  )
+  .command('module', 'what stands in for the module with the gate', (y) =>
+    y
+      .command('ls', 'what can stand in for each module of the family', (z) => z, does(moduleList))
       .command(
         'build [names..]',
         'build variants (all, if none is named) for a kernel, or a module of your own under a name',
@@ -451,14 +472,18 @@ const parser = globalOptions(yargs(argv))
           buildOptions(z)
             .positional('names', { type: 'string', array: true, default: [] as string[] })
             .option('kernel', kernel)
+            .option('bug', bug)
             .option('patch', {
               ...oneEach,
               default: [] as string[],
               describe:
-                "changes the kernel's own libiscsi_tcp.c; paths as git writes them (repeat, in order)",
+                "changes the kernel's own source of the module; paths as git writes them (repeat, in order)",
             })
-            .option('source', { type: 'string', describe: 'folder with libiscsi_tcp.c, or a kernel tree' })
-            .option('ko', { type: 'string', describe: 'a libiscsi_tcp.ko that is built already' })
+            .option('source', {
+              type: 'string',
+              describe: "folder with the module's source, or a kernel tree",
+            })
+            .option('ko', { type: 'string', describe: 'a .ko that is built already' })
             .option('name', {
               type: 'string',
               describe: 'what to call it; run and validate take it as --module',

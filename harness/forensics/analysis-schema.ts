@@ -70,6 +70,18 @@ export const factsSchema = z.object({
       address: z.string().describe('kernel address of its first byte'),
     })
     .nullable(),
+  compound: z
+    .object({
+      page: z.string().describe('its head page'),
+      order: z.int(),
+      bytes: z.int(),
+      offset: z.int().describe("bytes from its start to the fragment's"),
+      next: z.string().describe('the page behind it'),
+      nextHead: z.string().describe('head page of what that belongs to; itself, if to nothing larger'),
+    })
+    .nullable()
+    .default(null)
+    .describe('the compound page that the fragment begins in; sought where a copy runs across its end'),
   objects: z.array(objectSchema).describe('every whole object that the copy spans'),
   socket: z
     .object({ local: z.string(), localPort: z.int(), remote: z.string(), remotePort: z.int() })

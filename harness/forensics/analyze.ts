@@ -1,6 +1,7 @@
 import { basename, join } from 'node:path';
 import { firstLine } from '../base/errors.js';
 import { writeFileAtomic, writeJson } from '../base/files.js';
+import type { Sought } from '../bug/sought.js';
 import type { Analysis } from './analysis-schema.js';
 import { checkFacts, conclude } from './checks.js';
 import { type CrashAnswer, CrashSession } from './crash-session.js';
@@ -12,8 +13,8 @@ export interface AnalysisRequest {
   vmlinux: string;
   /** Folder of module files with debug info; loaded into crash if given. */
   modules?: string;
-  /** Comm that is expected to have been reading. */
-  receiver: string;
+  /** What the panic is compared with. */
+  sought: Sought;
   /** Folder for analysis.json and analysis.md; nothing is written without one. */
   dir?: string;
 }
@@ -34,11 +35,11 @@ export async function analyzeDump(request: AnalysisRequest, signal: AbortSignal)
     start = seconds();
     transcript = session.transcript;
     if (request.modules) await session.run(`mod -S ${request.modules}`);
-    await walk(session, facts);
+    await walk(session, facts, request.sought.bug);
   } catch (error) {
     problem = firstLine(error);
   }
-  const checks = checkFacts(facts, request.receiver);
+  const checks = checkFacts(facts, request.sought);
   const analysis: Analysis = {
     schemaVersion: 1,
     vmcore: basename(request.vmcore),
@@ -46,12 +47,15 @@ export async function analyzeDump(request: AnalysisRequest, signal: AbortSignal)
     problem,
     facts,
     checks,
-    conclusion: conclude(facts, checks, problem),
+    conclusion: conclude(facts, checks, problem, request.sought),
     seconds: { start, total: seconds() },
   };
   if (request.dir) {
     await writeJson(join(request.dir, 'analysis.json'), analysis);
-    await writeFileAtomic(join(request.dir, 'analysis.md'), tellAnalysis(analysis, transcript));
+    await writeFileAtomic(
+      join(request.dir, 'analysis.md'),
+      tellAnalysis(analysis, transcript, request.sought.bug),
+    );
   }
   return analysis;
 }

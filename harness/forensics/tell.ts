@@ -1,11 +1,14 @@
+import type { Bug } from '../bug/bug.js';
+import { transportOf } from '../bug/family.js';
 import type { Analysis } from './analysis-schema.js';
 import type { CrashAnswer } from './crash-session.js';
 
 const MAX_LINES = 24;
 
 /** analysis.md: the walk in the article's order, each step with the crash command that shows it, so that a person can repeat it. */
-export function tellAnalysis(analysis: Analysis, transcript: readonly CrashAnswer[]): string {
+export function tellAnalysis(analysis: Analysis, transcript: readonly CrashAnswer[], bug: Bug): string {
   const { facts } = analysis;
+  const { sender } = transportOf(bug.transport);
   const out: string[] = [`# What ${analysis.vmcore} shows`, '', analysis.conclusion.text, ''];
   if (analysis.problem) out.push(`The walk stopped early: ${analysis.problem}`, '');
   const show = (pattern: RegExp, lines = MAX_LINES): void => {
@@ -33,9 +36,9 @@ export function tellAnalysis(analysis: Analysis, transcript: readonly CrashAnswe
       'The sk_buff',
       `The frame of ${skb.frame} holds the sk_buff ${skb.address} (${skb.cache}). It has ${skb.len} bytes, ${skb.dataLen} of them in fragments, so its linear part has ${skb.headLen}. Its skb_shared_info is at head + end = ${skb.sharedInfo}.`,
     );
-    show(/^struct sk_buff\./);
-    show(/^struct skb_shared_info\.nr_frags/);
-    show(/^struct skb_shared_info\.frags/, 8);
+    show(new RegExp(`^struct sk_buff\\..* ${skb.address}$`));
+    show(new RegExp(`^struct skb_shared_info\\.nr_frags ${skb.sharedInfo}$`));
+    show(new RegExp(`^struct skb_shared_info\\.frags ${skb.sharedInfo}$`), 8);
   }
   if (facts.fragment)
     out.push(
@@ -48,7 +51,17 @@ export function tellAnalysis(analysis: Analysis, transcript: readonly CrashAnswe
       'The address',
       `${object.address} is an ${object.allocated ? 'allocated' : 'unallocated'} object of ${object.cache} (${object.objectSize} bytes, slabs of ${object.slabSize}). Its page ${object.page} is a ${object.pageIs} page${object.pageIs === 'tail' ? ` of the slab that begins at ${object.headPage}: it carries no slab flag of its own` : ''}. The address is not wrong.`,
     );
-    show(/^kmem [0-9a-f]{16}$/);
+    show(new RegExp(`^kmem ${object.address}$`));
+  }
+  if (facts.compound) {
+    const { compound } = facts;
+    section(
+      'The page',
+      `The fragment begins ${compound.offset} bytes into the compound page ${compound.page} (order ${compound.order}, ${compound.bytes} bytes). The copy of ${facts.usercopy?.length ?? '?'} bytes at ${facts.usercopy?.offset ?? '?'} ends ${(facts.usercopy?.offset ?? 0) + (facts.usercopy?.length ?? 0) - compound.bytes} bytes behind its end, in the page ${compound.next} (of ${compound.nextHead}).`,
+    );
+    show(new RegExp(`^struct page\\.compound_head ${facts.fragment?.page}$`));
+    show(/^struct page\.compound_order/);
+    show(new RegExp(`^struct page\\.compound_head ${compound.next}$`));
   }
   if (facts.objects.length > 0) {
     section(
@@ -66,15 +79,15 @@ export function tellAnalysis(analysis: Analysis, transcript: readonly CrashAnswe
     const { socket } = facts;
     section(
       'The socket',
-      `It joins ${socket.local}:${socket.localPort} and ${socket.remote}:${socket.remotePort}. The receiver reads the sender's own page. Receiver: ${facts.processes?.receiver?.comm ?? 'unknown'} (pid ${facts.processes?.receiver?.pid ?? '?'}); sender: the initiator's work queue ${facts.processes?.initiator?.comm ?? 'unknown'} (pid ${facts.processes?.initiator?.pid ?? '?'}).`,
+      `It joins ${socket.local}:${socket.localPort} and ${socket.remote}:${socket.remotePort}. The receiver reads the sender's own page. Receiver: ${facts.processes?.receiver?.comm ?? 'unknown'} (pid ${facts.processes?.receiver?.pid ?? '?'}); sender: ${sender.words} ${facts.processes?.initiator?.comm ?? 'unknown'} (pid ${facts.processes?.initiator?.pid ?? '?'}).`,
     );
-    show(/skc_rcv_saddr/);
-    show(/skc_num/);
+    show(new RegExp(`${facts.skb?.sock}.*skc_rcv_saddr`));
+    show(new RegExp(`${facts.skb?.sock}.*skc_num`));
   }
   if (facts.module)
     section(
       'The gate',
-      `libiscsi_tcp was loaded at ${facts.module.address}, srcversion ${facts.module.srcversion ?? 'none (compare the build id in outcome.json)'}.`,
+      `${facts.module.name} was loaded at ${facts.module.address}, srcversion ${facts.module.srcversion ?? 'none (compare the build id in outcome.json)'}.`,
     );
   out.push('## Checks', '', '| check | expected | found | holds |', '|---|---|---|---|');
   for (const { name, expected, found, holds } of analysis.checks)

@@ -1,4 +1,6 @@
 import { InfraError } from '../base/errors.js';
+import type { Bug } from '../bug/bug.js';
+import { transportOf } from '../bug/family.js';
 import { usercopyMessage } from '../outcome/crash-report.js';
 import type { AnalysisFacts } from './analysis-schema.js';
 import {
@@ -25,6 +27,7 @@ export const noFacts = (): AnalysisFacts => ({
   object: null,
   skb: null,
   fragment: null,
+  compound: null,
   objects: [],
   socket: null,
   processes: null,
@@ -38,7 +41,7 @@ const MAX_OBJECTS = 64;
  * The article's walk: from the panicked stack to the sk_buff, its fragment, the slab objects under it, and the socket it came through. Fills `facts`
  * as it goes, so that what was found before a failure is kept. All types and offsets come from the dump's own debug info.
  */
-export async function walk(session: CrashSession, facts: AnalysisFacts): Promise<void> {
+export async function walk(session: CrashSession, facts: AnalysisFacts, bug: Bug): Promise<void> {
   const sys = await session.run('sys');
   facts.kernel = /RELEASE: (.*)/.exec(sys)?.[1]?.trim() ?? null;
   facts.panic = /PANIC: "(.*)"/.exec(sys)?.[1]?.trim() ?? null;
@@ -49,11 +52,14 @@ export async function walk(session: CrashSession, facts: AnalysisFacts): Promise
     facts.task = { ...who, address: task };
     facts.stack = stack;
   }
-  facts.module = await loadedModule(session);
-  facts.processes = await processes(session, facts);
+  facts.module = await loadedModule(session, bug.module.name);
+  facts.processes = await processes(session, facts, transportOf(bug.transport).sender.comm);
   const words = parseLabelledWords(await session.run('bt -FF'));
-  await findCopy(session, words, facts);
-  await readObjects(session, facts);
+  if (bug.copy === 'across-pages') await findCrossing(session, words, facts);
+  else {
+    await findCopy(session, words, facts);
+    await readObjects(session, facts);
+  }
   // Only of the sk_buff that holds the copy: another one that lay on the stack may be long freed, and its socket with it.
   if (facts.skb && facts.fragment) facts.socket = await socket(session, facts.skb.sock);
   if (session.damage !== null) throw new InfraError('dump-damaged', `the dump is damaged: ${session.damage}`);
@@ -71,16 +77,20 @@ function usercopyLine(log: string): AnalysisFacts['usercopy'] {
   return { line: text, object, length, direction, offset, address };
 }
 
-async function loadedModule(session: CrashSession): Promise<AnalysisFacts['module']> {
+async function loadedModule(session: CrashSession, name: string): Promise<AnalysisFacts['module']> {
   const list = await session.run('mod');
-  const row = /^([0-9a-f]{16})\s+libiscsi_tcp\s+(?:[0-9a-f]{16}\s+)?(\d+)/m.exec(list);
+  const row = new RegExp(`^([0-9a-f]{16})\\s+${name}\\s+(?:[0-9a-f]{16}\\s+)?(\\d+)`, 'm').exec(list);
   if (!row?.[1]) return null;
   const members = parseMembers(await session.run(`struct module.srcversion ${row[1]}`));
   const srcversion = /"(\w+)"/.exec(members.srcversion ?? '')?.[1] ?? null;
-  return { name: 'libiscsi_tcp', address: row[1], size: Number(row[2]), srcversion };
+  return { name, address: row[1], size: Number(row[2]), srcversion };
 }
 
-async function processes(session: CrashSession, facts: AnalysisFacts): Promise<AnalysisFacts['processes']> {
+async function processes(
+  session: CrashSession,
+  facts: AnalysisFacts,
+  sender: RegExp,
+): Promise<AnalysisFacts['processes']> {
   const receiver = facts.task ? { comm: facts.task.comm, pid: facts.task.pid } : null;
   // Along the task list itself: crash 8.0's `ps` relies on the pid hash, which it cannot read on some kernels. Newest first, reading names straight
   // from memory: having gdb format a task_struct takes a fifth of a second each.
@@ -91,7 +101,7 @@ async function processes(session: CrashSession, facts: AnalysisFacts): Promise<A
     const at = hex(BigInt(`0x${address}`) + BigInt(offset));
     const bytes = parseBytes(await session.run(`rd -8 ${at} 16`));
     const comm = bytes.toString('latin1').replace(/\0.*$/s, '');
-    if (!/^iscsi_q_\d+$/.test(comm)) continue;
+    if (!sender.test(comm)) continue;
     const pid = Number(parseMembers(await session.run(`struct task_struct.pid ${address}`)).pid);
     return { receiver, initiator: { comm, pid } };
   }
@@ -135,6 +145,73 @@ async function findCopy(session: CrashSession, words: LabelledWord[], facts: Ana
   }
   const [first] = targets;
   if (first !== undefined) await findObject(session, hex(first), facts);
+}
+
+/** The sk_buff with a fragment that the reported copy lies in: one that runs across the end of a compound page, at the offset that the kernel printed. */
+async function findCrossing(
+  session: CrashSession,
+  words: LabelledWord[],
+  facts: AnalysisFacts,
+): Promise<void> {
+  const copy = facts.usercopy;
+  if (copy?.offset == null) return;
+  const pageSize = parseValue(await session.run('p sizeof(struct page)'));
+  if (pageSize === null) return;
+  const seen = new Set<string>();
+  for (const word of words.filter(({ cache }) => /^skbuff_/.test(cache))) {
+    if (seen.has(word.address)) continue;
+    seen.add(word.address);
+    const skb = await readSkb(session, word);
+    if (!skb) continue;
+    facts.skb ??= skb;
+    const text = await session.run(`struct skb_shared_info.frags ${skb.sharedInfo}`, 'probe');
+    for (const [index, fragment] of parseFragments(text, skb.fragments).entries()) {
+      const compound = await compoundPage(session, fragment, BigInt(pageSize));
+      if (!compound) continue;
+      const { page, offset, size } = fragment;
+      const isHere = compound.offset <= copy.offset && copy.offset + copy.length <= compound.offset + size;
+      if (!isHere) continue;
+      const start = await fragmentAddress(session, fragment);
+      if (start === null) continue;
+      facts.skb = skb;
+      facts.fragment = { index, page: page.replace(/^0x/, ''), offset, size, address: hex(start) };
+      facts.compound = compound;
+      return;
+    }
+  }
+}
+
+const PAGE_BYTES = 4096;
+
+/** The compound page that a fragment begins in (struct page: compound_head, and compound_order of the page behind the head); null if it is in none. */
+async function compoundPage(
+  session: CrashSession,
+  { page, offset }: Fragment,
+  pageSize: bigint,
+): Promise<AnalysisFacts['compound']> {
+  const at = BigInt(`0x${page.replace(/^0x/, '')}`);
+  const headOf = async (address: bigint): Promise<bigint | null> => {
+    const text = await session.run(`struct page.compound_head ${hex(address)}`, 'probe');
+    const value = /compound_head = (\d+|0x[0-9a-f]+)/.exec(text)?.[1];
+    if (value === undefined) return null;
+    const word = BigInt(value);
+    return (word & 1n) === 1n ? word - 1n : address;
+  };
+  const head = await headOf(at);
+  if (head === null) return null;
+  const text = await session.run(`struct page.compound_order ${hex(head + pageSize)}`, 'probe');
+  const order = Number(/compound_order = (\d+)/.exec(text)?.[1] ?? Number.NaN);
+  // A page that heads nothing has a neighbour whose word there is of something else.
+  if ((await headOf(head + pageSize)) !== head || !(order >= 1 && order <= 20)) return null;
+  const next = head + pageSize * BigInt(2 ** order);
+  return {
+    page: hex(head),
+    order,
+    bytes: PAGE_BYTES * 2 ** order,
+    offset: Number((at - head) / pageSize) * PAGE_BYTES + offset,
+    next: hex(next),
+    nextHead: hex((await headOf(next)) ?? next),
+  };
 }
 
 async function readSkb(

@@ -15,10 +15,11 @@ import { packCpio } from './cpio.js';
  */
 export async function ensureModulesArchives(
   kernel: Kernel,
+  { modules, optionalModules }: { modules: readonly string[]; optionalModules: readonly string[] },
   extra: readonly string[] = [],
 ): Promise<{ guest: string; capture: string | null }> {
   return {
-    guest: await ensureArchive(kernel, kernel.profile.modules, [...kernel.profile.optionalModules, ...extra]),
+    guest: await ensureArchive(kernel, modules, [...optionalModules, ...extra]),
     capture: kernel.profile.kdump ? await ensureArchive(kernel, kernel.profile.captureModules, []) : null,
   };
 }

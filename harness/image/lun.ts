@@ -16,13 +16,7 @@ export async function ensureLun(scenario: Scenario, kernel: Kernel): Promise<str
   const mkfs = await needProgram('mkfs.xfs');
   const { stdout } = await execa(mkfs, ['-V']);
   const [, major = '0', minor = '0'] = /version (\d+)\.(\d+)/.exec(stdout) ?? [];
-  const { sectorSize, blockSize, allocationGroups } = scenario.filesystem;
-  const options = [
-    ...xfsFeatures(kernel.release, [Number(major), Number(minor)]),
-    ...['-s', `size=${sectorSize}`],
-    ...['-b', `size=${blockSize}`],
-    ...['-d', `agcount=${allocationGroups}`],
-  ];
+  const options = mkfsOptions(scenario, kernel, [Number(major), Number(minor)]);
   const target = cacheDir('luns', `${contentKey(stdout, String(scenario.lun.sizeGiB), ...options)}.img`);
   await buildOnce(target, async (out) => {
     const file = await open(out, 'wx', 0o600);
@@ -34,4 +28,19 @@ export async function ensureLun(scenario: Scenario, kernel: Kernel): Promise<str
     }
   });
   return target;
+}
+
+/** Options of mkfs.xfs for a scenario's file system. `version` is that of the mkfs.xfs which is to take them, as [major, minor]. */
+export function mkfsOptions(
+  { filesystem }: Scenario,
+  kernel: Kernel,
+  version: readonly [number, number],
+): string[] {
+  const { sectorSize, blockSize, allocationGroups } = filesystem;
+  return [
+    ...xfsFeatures(kernel.release, version),
+    ...['-s', `size=${sectorSize}`],
+    ...['-b', `size=${blockSize}`],
+    ...['-d', `agcount=${allocationGroups}`],
+  ];
 }

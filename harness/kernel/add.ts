@@ -7,9 +7,10 @@ import { pipeline } from 'node:stream/promises';
 import { firstLine, UsageError } from '../base/errors.js';
 import { contentKey, exists, scratchDir } from '../base/files.js';
 import type { Progress } from '../base/progress.js';
+import { allBugs, transportOf } from '../bug/family.js';
 import { command } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
-import { buildTreeContent, layOutBuildTree } from './build-tree.js';
+import { buildTreeContent, hasModuleSource, layOutBuildTree } from './build-tree.js';
 import { catalogue, knownKeys } from './catalogue.js';
 import { layOutDebugInfo } from './debug-info.js';
 import type { Kernel, KernelPackage } from './kernel.js';
@@ -67,10 +68,9 @@ export async function addKernel(request: AddRequest, progress: Progress): Promis
       const dir = await realpath(request.files[0] ?? '');
       await copyDirectory(dir, out, update);
       // The folder that a kernel was built in brings all the rest; built elsewhere, it has a link to its source.
-      const tree = (await exists(join(dir, 'drivers/scsi/libiscsi_tcp.c'))) ? dir : join(dir, 'source');
+      const tree = (await hasModuleSource(dir)) ? dir : join(dir, 'source');
       if (build.devel.length === 0 && (await exists(join(dir, 'Module.symvers')))) build.devel = [dir];
-      if (build.source === null && (await exists(join(tree, 'drivers/scsi/libiscsi_tcp.c'))))
-        build.source = await realpath(tree);
+      if (build.source === null && (await hasModuleSource(tree))) build.source = await realpath(tree);
       if (await exists(join(dir, 'vmlinux'))) implied = join(dir, 'vmlinux');
     } else
       for (const file of request.files) {
@@ -125,9 +125,17 @@ export async function addKernel(request: AddRequest, progress: Progress): Promis
 
 /** What a laid-out kernel lacks, by its configuration and by the modules that a guest would load. */
 async function fitness(out: string, release: string): Promise<{ unfit: string[]; notes: readonly string[] }> {
-  const { unfit, notes, modules } = await kernelProfile(release, join(out, 'boot', `config-${release}`));
+  const profile = await kernelProfile(release, join(out, 'boot', `config-${release}`));
+  const { unfit, unfitFor, notes, modules } = profile;
   if (unfit.length > 0) return { unfit: [...unfit], notes };
-  const missing = await missingModules(out, release, modules);
+  // What it lacks for every bug that its configuration speaks of.
+  const shown = allBugs().filter(({ id }) => unfitFor[id] === undefined);
+  const lacks = await Promise.all(
+    shown.map(({ transport }) =>
+      missingModules(out, release, [...modules, ...transportOf(transport).modules]),
+    ),
+  );
+  const missing = lacks.every((list) => list.length > 0) ? (lacks[0] ?? []) : [];
   const text = `its packages have no ${missing.join(', ')} (is there one more package with modules?)`;
   return { unfit: missing.length > 0 ? [text] : [], notes };
 }

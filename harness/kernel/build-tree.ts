@@ -12,8 +12,10 @@ import {
 import { dirname, join } from 'node:path';
 import { execa } from 'execa';
 import { UsageError } from '../base/errors.js';
-import { buildOnce, exists, scratchDir } from '../base/files.js';
+import { buildOnce, contentKey, exists, scratchDir } from '../base/files.js';
 import type { Progress } from '../base/progress.js';
+import type { GateModule } from '../bug/bug.js';
+import { gateModules } from '../bug/family.js';
 import { commandError } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
 import { catalogueEntry } from './catalogue.js';
@@ -29,12 +31,21 @@ export interface BuildTree {
   root: string;
   /** Folder below `root` for `make -C`. */
   headers: string;
-  /** drivers/scsi/libiscsi_tcp.c and the header beside it, from this kernel's own source; null if nobody gave it. */
+  /** What the family's modules are built from, at its places in this kernel's own source; null if nobody gave it. */
   source: string | null;
 }
 
-/** Files of the kernel source that libiscsi_tcp is made of. */
-export const moduleSources = ['drivers/scsi/libiscsi_tcp.c', 'drivers/scsi/iscsi_tcp.h'] as const;
+/** Files of the kernel's source that a module is made of, by patterns of tar and globs alike. */
+export function sourcePatterns({ dir, sources }: GateModule): string[] {
+  return sources.map((file) => `${dir}/${file}`);
+}
+
+/** True if a folder is a kernel's source with a module of the family. */
+export async function hasModuleSource(dir: string): Promise<boolean> {
+  for (const { dir: place, sources } of gateModules())
+    if (await exists(join(dir, place, sources[0] ?? ''))) return true;
+  return false;
+}
 
 /** Packages, archives or folders that a build tree is made from. */
 export interface BuildFiles {
@@ -44,14 +55,17 @@ export interface BuildFiles {
   source: string | null;
 }
 
-const treeDir = (kernelDir: string): string => join(kernelDir, 'devel');
+/** Cached trees with fewer modules than the family has are not used. */
+const ALL_SOURCES = contentKey(...gateModules().flatMap(sourcePatterns));
 
 /**
  * Headers and source of exactly this kernel's build: as they were added with it, or fetched now from where the kernel came from.
  * Throws UsageError if it was added without them, InfraError if its repository no longer has them.
  */
 export async function ensureBuildTree(kernel: Kernel, progress: Progress): Promise<BuildTree> {
-  const dir = treeDir(kernel.dir);
+  const added = join(kernel.dir, 'devel');
+  const fetched = kernel.origin === 'debian' || (kernel.origin === 'rpm' && !(await exists(added)));
+  const dir = fetched ? join(kernel.dir, `devel-${ALL_SOURCES}`) : added;
   if (!(await exists(dir)))
     await progress.step(`headers and source of ${kernel.id}`, async (update) => {
       await using scratch = await scratchDir('headers');
@@ -126,7 +140,7 @@ export async function layOutBuildTree(
       `${files.devel.join(', ')}: belongs to ${/"(.*)"/.exec(made)?.[1]}, not to ${release}`,
     );
   if (files.source === null) return;
-  update(`taking the module's source out of ${files.source.replace(/.*\//, '')}`);
+  update(`taking the modules' sources out of ${files.source.replace(/.*\//, '')}`);
   await using scratch = await scratchDir('source');
   await extractSources(files.source, join(out, 'source'), scratch.path, release);
 }
@@ -173,7 +187,12 @@ async function extractSources(from: string, target: string, scratch: string, rel
   let top = from;
   if (kind !== 'directory') {
     const archive = kind === 'tar' ? from : await sourceArchive(from, kind, join(scratch, 'package'));
-    const members = [...moduleSources.map((file) => `*/${file}`), '*/Makefile'];
+    const members = [
+      ...gateModules()
+        .flatMap(sourcePatterns)
+        .map((file) => `*/${file}`),
+      '*/Makefile',
+    ];
     const done = await execa(
       await needProgram('tar'),
       [
@@ -195,13 +214,36 @@ async function extractSources(from: string, target: string, scratch: string, rel
   const version = await sourceVersion(top);
   if (version !== null && !new RegExp(`^${version.replaceAll('.', '\\.')}(?![0-9])`).test(release))
     throw new UsageError('wrong-source', `${from}: is the source of ${version}, not of ${release}`);
-  for (const file of moduleSources) {
-    const to = join(target, file);
-    await mkdir(dirname(to), { recursive: true });
-    await copyFile(join(top, file), to).catch((error: unknown) => {
-      throw new UsageError('incomplete-source', `${from}: there is no ${file} in it`, error);
-    });
+  let found = 0;
+  for (const module of gateModules()) {
+    const files = await sourceFiles(top, module);
+    if (files.length > 0) found++;
+    for (const file of files) {
+      await mkdir(dirname(join(target, file)), { recursive: true });
+      await copyFile(join(top, file), join(target, file));
+    }
   }
+  const [usual] = gateModules();
+  if (found === 0 && usual)
+    throw new UsageError('incomplete-source', `${from}: there is no ${usual.dir}/${usual.sources[0]} in it`);
+}
+
+/** Files of a module below a kernel's source, in order; none if the one with its gate is not there. */
+export async function sourceFiles(source: string, module: GateModule): Promise<string[]> {
+  if (!(await exists(join(source, module.dir, module.sources[0] ?? '')))) return [];
+  const files = new Set<string>();
+  for (const pattern of sourcePatterns(module)) {
+    const folder = dirname(pattern);
+    const name = new RegExp(
+      `^${pattern
+        .slice(folder.length + 1)
+        .replaceAll('.', '\\.')
+        .replace('*', '.*')}$`,
+    );
+    for (const file of await readdir(join(source, folder)).catch(() => []))
+      if (name.test(file)) files.add(join(folder, file));
+  }
+  return [...files].sort();
 }
 
 /** Version and patch level of a kernel source by its Makefile, such as "3.10"; null if it has none. What follows differs between a package's name and its Makefile. */
@@ -219,7 +261,11 @@ export async function buildTreeContent(dir: string, release: string): Promise<Bu
   const { headers, source } = await openBuildTree(dir, release);
   const files = [
     ...['Module.symvers', '.config', 'include/generated/autoconf.h'].map((name) => join(headers, name)),
-    ...(source === null ? [] : moduleSources.map((name) => join(source, name))),
+    ...(source === null
+      ? []
+      : (await Promise.all(gateModules().map((module) => sourceFiles(source, module))))
+          .flat()
+          .map((name) => join(source, name))),
   ];
   return Promise.all(files.map((file) => readFile(file).catch(() => Buffer.alloc(0))));
 }

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import * as z from 'zod';
+import type { GateModule } from '../bug/bug.js';
 import type { KernelProfile } from './profile.js';
 
 /** A package that a kernel came from. */
@@ -50,7 +51,10 @@ export interface Kernel extends KernelRecord {
   profile: KernelProfile;
 }
 
-/** Path of a kernel's own libiscsi_tcp.ko. */
-export function stockModulePath(kernel: Pick<Kernel, 'modulesRoot' | 'release'>): string {
-  return join(kernel.modulesRoot, 'lib/modules', kernel.release, 'kernel/drivers/scsi/libiscsi_tcp.ko');
+/** Path of a kernel's own module. */
+export function stockModulePath(
+  kernel: Pick<Kernel, 'modulesRoot' | 'release'>,
+  { path }: Pick<GateModule, 'path'>,
+): string {
+  return join(kernel.modulesRoot, 'lib/modules', kernel.release, 'kernel', path);
 }

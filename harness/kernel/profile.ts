@@ -1,4 +1,6 @@
 import { readFile } from 'node:fs/promises';
+import type { Bug, KernelOption } from '../bug/bug.js';
+import { allBugs, transportOf } from '../bug/family.js';
 
 /** What a kernel can do and how it wants to be treated, from its own release and configuration. The one place that knows kernels apart. */
 export interface KernelProfile {
@@ -9,14 +11,16 @@ export interface KernelProfile {
   kdump: boolean;
   /** Memory kept for its crash kernel if the scenario does not say. */
   crashkernelMiB: number;
-  /** Modules that its guest must load, in this order. Built-in ones need no file. */
+  /** Modules that every guest loads, in this order; a transport and a target have more. Built-in ones need no file. */
   modules: readonly string[];
   /** Modules that its guest loads first if they exist: providers that others ask for by alias, which no dependency names. */
   optionalModules: readonly string[];
   /** Modules that its crash kernel loads (vm-images/capture/init). */
   captureModules: readonly string[];
-  /** Why it cannot show the bug; empty if it can. */
+  /** Why it can show no bug; empty if it can show one. */
   unfit: readonly string[];
+  /** Why it cannot show a bug of the family, by the bug's id; those that it can show are not there. */
+  unfitFor: Readonly<Record<string, readonly string[]>>;
   /** What it lacks beside: nothing that a verdict rests on. */
   notes: readonly string[];
 }
@@ -25,22 +29,28 @@ export interface KernelProfile {
 const optionalModules = [
   ...['crc32c_generic', 'crc32c', 'crct10dif_generic', 'crct10dif_common', 'qemu_fw_cfg'],
 ];
-const guestModules = ['virtio_pci', 'virtio_blk', 'virtio_net', 'sd_mod', 'iscsi_tcp', 'xfs'];
+const guestModules = ['virtio_pci', 'virtio_blk', 'virtio_net', 'xfs'];
 const captureModules = ['virtio_pci', 'virtio_console'];
 
-/** Options without which a guest cannot boot, be watched, or try the bug, and what each is for. */
-const wanted: [option: string, modular: boolean, purpose: string][] = [
-  ['HARDENED_USERCOPY', false, 'the check that panics'],
-  ['ISCSI_TCP', true, "the initiator's iscsi_tcp and libiscsi_tcp"],
-  ['XFS_FS', true, 'XFS'],
-  ['SLUB', false, 'SLUB, whose kmalloc objects the signature names'],
-  ['VIRTIO_PCI', true, "the guest's devices"],
-  ['VIRTIO_BLK', true, "the LUN's disk"],
-  ['BLK_DEV_SD', true, 'SCSI disks'],
-  ['BLK_DEV_INITRD', false, 'an initramfs'],
-  ['DEVTMPFS', false, '/dev'],
-  ['SERIAL_8250_CONSOLE', false, 'the serial console, which outcomes are read from'],
-  ['EVENT_TRACING', false, "block_rq_issue events, a survivor's proof of work"],
+/** Options without which a guest cannot boot, be watched, or try any bug. */
+const wanted: readonly KernelOption[] = [
+  { name: 'HARDENED_USERCOPY', modular: false, purpose: 'the check that panics' },
+  { name: 'XFS_FS', modular: true, purpose: 'XFS' },
+  { name: 'SLUB', modular: false, purpose: 'SLUB, whose kmalloc objects the signature names' },
+  { name: 'VIRTIO_PCI', modular: true, purpose: "the guest's devices" },
+  { name: 'VIRTIO_BLK', modular: true, purpose: "the LUN's disk" },
+  { name: 'BLK_DEV_INITRD', modular: false, purpose: 'an initramfs' },
+  { name: 'DEVTMPFS', modular: false, purpose: '/dev' },
+  {
+    name: 'SERIAL_8250_CONSOLE',
+    modular: false,
+    purpose: 'the serial console, which outcomes are read from',
+  },
+  {
+    name: 'EVENT_TRACING',
+    modular: false,
+    purpose: "block_rq_complete events, a survivor's proof of work",
+  },
 ];
 
 /** The profile of a kernel, from `uname -r` and its configuration file. */
@@ -48,13 +58,27 @@ export async function kernelProfile(release: string, configFile: string): Promis
   const config = await readConfig(configFile);
   const has = (option: string, modular = false): boolean =>
     config.get(option) === 'y' || (modular && config.get(option) === 'm');
-  const unfit = wanted
-    .filter(([option, modular]) => !has(option, modular))
-    .map(([option, , purpose]) =>
-      `CONFIG_${option} is not set: no ${purpose}`.replace('no the ', 'without the '),
-    );
-  if (config.get('ISCSI_TCP') === 'y')
-    unfit.push('CONFIG_ISCSI_TCP=y: libiscsi_tcp is built in, so nothing can stand in for it');
+  const missing = (options: readonly KernelOption[]): string[] =>
+    options
+      .filter(({ name, modular }) => !has(name, modular))
+      .map(({ name, purpose }) =>
+        `CONFIG_${name} is not set: no ${purpose}`.replace('no the ', 'without the '),
+      );
+  const ownOf = ({ module, transport }: Bug): string[] => {
+    const why = missing(transportOf(transport).options);
+    if (config.get(module.option) === 'y')
+      why.push(`CONFIG_${module.option}=y: ${module.name} is built in, so nothing can stand in for it`);
+    return why;
+  };
+  const unfitFor = Object.fromEntries(
+    allBugs()
+      .map((bug) => [bug.id, ownOf(bug)] as const)
+      .filter(([, why]) => why.length > 0),
+  );
+  const unfit = missing(wanted);
+  // One that can show none of them is told why by the usual one.
+  if (allBugs().every(({ id }) => unfitFor[id] !== undefined))
+    unfit.push(...(Object.values(unfitFor)[0] ?? []));
   const kdump = has('CRASH_DUMP') && has('KEXEC') && has('PROC_VMCORE') && has('VIRTIO_CONSOLE', true);
   return {
     hardenedUsercopyBuilt: has('HARDENED_USERCOPY'),
@@ -65,6 +89,7 @@ export async function kernelProfile(release: string, configFile: string): Promis
     optionalModules,
     captureModules,
     unfit,
+    unfitFor,
     notes: kdump ? [] : ['no CRASH_DUMP, KEXEC, PROC_VMCORE or VIRTIO_CONSOLE: dumps are taken by QEMU only'],
   };
 }

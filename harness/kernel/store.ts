@@ -4,6 +4,7 @@ import { execa } from 'execa';
 import { InfraError, UsageError } from '../base/errors.js';
 import { exists, writeFileAtomic, writeJson } from '../base/files.js';
 import { cacheDir } from '../base/paths.js';
+import { gateModules } from '../bug/family.js';
 import { command, commandError } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
 import { type Kernel, type KernelRecord, kernelRecordSchema, stockModulePath } from './kernel.js';
@@ -44,10 +45,13 @@ export async function presentKernel(id: string): Promise<Kernel | null> {
   };
 }
 
-/** What compiled a kernel's libiscsi_tcp, and so all of it. */
+/** What compiled a kernel's own module, and so all of it. */
 async function compilerOf(modulesRoot: string, release: string): Promise<string | null> {
-  const stock = stockModulePath({ modulesRoot, release });
-  return (await exists(stock)) ? (await readModule(stock)).compiler : null;
+  for (const module of gateModules()) {
+    const stock = stockModulePath({ modulesRoot, release }, module);
+    if (await exists(stock)) return (await readModule(stock)).compiler;
+  }
+  return null;
 }
 
 /** A record that was damaged counts as none. */

@@ -4,8 +4,10 @@ import { execa } from 'execa';
 import { firstLine, InterruptedError, UsageError } from '../base/errors.js';
 import { exists, scratchDir } from '../base/files.js';
 import type { Progress } from '../base/progress.js';
+import type { GateModule } from '../bug/bug.js';
+import { koName } from '../bug/family.js';
 import { needProgram } from '../host/tools.js';
-import { ensureBuildTree } from '../kernel/build-tree.js';
+import { ensureBuildTree, sourceFiles } from '../kernel/build-tree.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { offeredSymbols, wantedSymbols, whyRefused } from '../kernel/symbol-versions.js';
 import { type Compiler, hostCompiler } from './compiler.js';
@@ -27,10 +29,10 @@ export interface BuildOptions {
 const UNRESOLVED =
   /^(?:ERROR|WARNING): (?:modpost: )?.*(?:undefined!|has no CRC|no symbol version for|version generation failed|uses symbol \S+ from namespace|is missing\.$)/;
 
-/** Modules beside libiscsi_tcp that make says it has linked. */
-export function otherModules(output: string): string[] {
+/** Modules beside `own` (a file name) that make says it has linked. */
+export function otherModules(output: string, own: string): string[] {
   const linked = [...output.matchAll(/^\s*LD \[M\]\s+(?:\S*\/)?(\S+\.ko)$/gm)].map(([, file = '']) => file);
-  return [...new Set(linked)].filter((file) => file !== 'libiscsi_tcp.ko');
+  return [...new Set(linked)].filter((file) => file !== own);
 }
 
 async function whyKernelRefuses(file: string, headers: string): Promise<string | null> {
@@ -42,11 +44,17 @@ async function whyKernelRefuses(file: string, headers: string): Promise<string |
 export const BUILD_DEFAULTS: BuildOptions = { builder: 'auto', buildSeconds: 600 };
 
 /**
- * Builds libiscsi_tcp.ko for a kernel from its own source with a change, and leaves it as `target`. Throws UsageError if the change does not
+ * Builds a module for a kernel from its own source with a change, and leaves it as `target`. Throws UsageError if the change does not
  * fit, does not compile, or there is no compiler that the kernel can take; the compiler's lines go to `progress` before.
  */
 export async function buildModule(
-  { name, change, kernel, target }: { name: string; change: Change; kernel: Kernel; target: string },
+  {
+    name,
+    change,
+    kernel,
+    gate,
+    target,
+  }: { name: string; change: Change; kernel: Kernel; gate: GateModule; target: string },
   options: BuildOptions,
   progress: Progress,
   signal?: AbortSignal,
@@ -58,10 +66,17 @@ export async function buildModule(
       `kernel ${kernel.id} was added without its source: add it again with --source`,
     );
   const { source: kernelSource } = tree;
+  const ko = koName(gate);
+  const files = await sourceFiles(kernelSource, gate);
+  if (files.length === 0)
+    throw new UsageError(
+      'no-source',
+      `kernel ${kernel.id}: the source that it was added with has no ${gate.dir}/${gate.sources[0]}`,
+    );
   await progress.step(`module ${name} for ${kernel.id}`, async (update) => {
     await using scratch = await scratchDir('module');
     const source = join(scratch.path, 'source');
-    const from = { source: kernelSource, release: kernel.release };
+    const from = { source: kernelSource, release: kernel.release, gate, files };
     await prepareSources(change, from, join(scratch.path, 'kernel'), source).catch((error: unknown) => {
       if (!(error instanceof UsageError)) throw error;
       throw new UsageError(error.code, `module ${name}: ${firstLine(error)}`, error);
@@ -70,12 +85,12 @@ export async function buildModule(
     await execa('chmod', ['-R', 'u+rwX,go+rX', source]);
     const out = join(scratch.path, 'out');
     await mkdir(out);
-    const job: BuildJob = { kernel, tree, source, out, seconds: options.buildSeconds, update };
+    const job: BuildJob = { kernel, tree, source, out, ko, seconds: options.buildSeconds, update };
     const made = await build(job, options, signal);
     if (signal?.aborted) throw new InterruptedError();
     const lines = made.output
       .split('\n')
-      .map((line) => line.replace(/[^\s[]*\/(?=libiscsi_tcp\.(?:c:|ko\]))/, ''));
+      .map((line) => line.replace(/[^\s[]*\/(?=[\w-]+\.(?:[ch]:|ko\]))/, ''));
     const cannotLoad = (why: string): UsageError =>
       new UsageError(
         'module-unresolved',
@@ -97,15 +112,15 @@ export async function buildModule(
         `module ${name} does not compile for ${kernel.id}: ${said.trim()}`,
       );
     }
-    const others = otherModules(made.output);
+    const others = otherModules(made.output, ko);
     if (others.length > 0)
       throw new UsageError(
         'more-modules',
         `module ${name}: its Makefile also builds ${others.join(', ')}, which would not be tried: leave that out`,
       );
-    const refused = await whyKernelRefuses(join(out, 'libiscsi_tcp.ko'), tree.headers);
+    const refused = await whyKernelRefuses(join(out, ko), tree.headers);
     if (refused !== null) throw cannotLoad(refused);
-    await copyFile(join(out, 'libiscsi_tcp.ko'), target);
+    await copyFile(join(out, ko), target);
   });
 }
 
@@ -127,7 +142,7 @@ async function build(
 }
 
 async function buildOnHost(
-  { tree, source, out, seconds, update }: BuildJob,
+  { tree, source, out, ko, seconds, update }: BuildJob,
   compiler: Compiler,
   signal: AbortSignal | undefined,
 ): Promise<BuildResult> {
@@ -144,10 +159,10 @@ async function buildOnHost(
     { all: true, reject: false, env: { LC_ALL: 'C', PWD: dir }, ...(signal ? { cancelSignal: signal } : {}) },
   );
   if (signal?.aborted) throw new InterruptedError();
-  const built = join(dir, 'libiscsi_tcp.ko');
+  const built = join(dir, ko);
   if (!made.failed && !(await exists(built)))
-    return { failed: true, output: made.all, why: 'its Makefile builds no libiscsi_tcp.ko' };
-  if (!made.failed) await copyFile(built, join(out, 'libiscsi_tcp.ko'));
+    return { failed: true, output: made.all, why: `its Makefile builds no ${ko}` };
+  if (!made.failed) await copyFile(built, join(out, ko));
   return {
     failed: made.failed,
     output: made.all,

@@ -70,9 +70,9 @@ export async function buildInContainer(
   );
 }
 
-/** $1: the kernel's gcc series, empty if nobody knows; $2: seconds; the rest: make's arguments. */
-const SCRIPT = `wanted=$1 seconds=$2
-shift 2
+/** $1: the kernel's gcc series, empty if nobody knows; $2: seconds; $3: the module's file; the rest: make's arguments. */
+const SCRIPT = `wanted=$1 seconds=$2 ko=$3
+shift 3
 found=$(gcc -dumpfullversion -dumpversion)
 if [ -n "$wanted" ]; then
     case $found in
@@ -80,7 +80,7 @@ if [ -n "$wanted" ]; then
     *) echo "error: the builder image has gcc $found, and the kernel was built with gcc $wanted"; exit 1 ;;
     esac
 fi
-mkdir /tmp/build && cp -r /source/. /tmp/build/ && cd /tmp/build && timeout -k 5 "$seconds" make "$@" && cp /tmp/build/libiscsi_tcp.ko /out/`;
+mkdir /tmp/build && cp -r /source/. /tmp/build/ && cd /tmp/build && timeout -k 5 "$seconds" make "$@" && cp "/tmp/build/$ko" /out/`;
 
 /** What has to agree between compilers: major version, for gcc 4 the minor too. */
 function seriesOf(version: string): string {
@@ -94,7 +94,7 @@ async function runBuild(
   job: BuildJob,
   signal: AbortSignal | undefined,
 ): Promise<BuildResult> {
-  const { tree, source, out, seconds, update } = job;
+  const { tree, source, out, ko, seconds, update } = job;
   const uid = process.getuid?.() || NOBODY;
   if (process.getuid?.() === 0) await chown(out, NOBODY, NOBODY);
   const version = compilerVersion(job.kernel);
@@ -121,7 +121,9 @@ async function runBuild(
     WorkingDir: '/tmp',
     Labels: { loopanic: 'build' },
     Entrypoint: [],
-    Cmd: [...['/bin/sh', '-c', SCRIPT, 'build', seriesOf(version), String(seconds), ...makeArguments(place)]],
+    Cmd: [
+      ...['/bin/sh', '-c', SCRIPT, 'build', seriesOf(version), String(seconds), ko, ...makeArguments(place)],
+    ],
     NetworkDisabled: true,
     AttachStdout: true,
     AttachStderr: true,

@@ -8,8 +8,10 @@ export interface BuildJob {
   tree: BuildTree;
   /** The module's source with its Makefile; read only. */
   source: string;
-  /** Where libiscsi_tcp.ko is to be left. */
+  /** Folder where the module is to be left. */
   out: string;
+  /** Its file name. */
+  ko: string;
   seconds: number;
   update: (text: string) => void;
 }

@@ -11,7 +11,7 @@ const UNREAD = /^(?:GNUmakefile|makefile|kbuild)$/;
 const FROM_OUTSIDE = /^(?:CC|CFLAGS|CPPFLAGS|KCFLAGS|KCPPFLAGS|HOSTCC|LD|LLVM)$/;
 /** Variables that the kernel's build reads in Kbuild or Makefile. */
 const FLAGS =
-  /^(?:(?:subdir-)?(?:ccflags|asflags|ldflags)-.*|EXTRA_(?:CFLAGS|AFLAGS|LDFLAGS)|(?:CFLAGS|AFLAGS)_.*|KBUILD_(?:CFLAGS|CPPFLAGS|AFLAGS)\w*|libiscsi_tcp-(?:y|m|objs))$/;
+  /^(?:(?:subdir-)?(?:ccflags|asflags|ldflags)-.*|EXTRA_(?:CFLAGS|AFLAGS|LDFLAGS)|(?:CFLAGS|AFLAGS)_.*|KBUILD_(?:CFLAGS|CPPFLAGS|AFLAGS)\w*|(?!obj-)[\w-]+-(?:y|m|objs))$/;
 
 /** What a call of the kernel's build may set without changing a module. */
 const PLACES =

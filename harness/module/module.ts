@@ -8,13 +8,15 @@ import { suggestion } from '../base/nearest.js';
 import { cacheDir, imagesDir } from '../base/paths.js';
 import type { Progress } from '../base/progress.js';
 import { readYaml } from '../base/yaml-file.js';
+import type { GateModule } from '../bug/bug.js';
+import { gateModules, koName } from '../bug/family.js';
 import { ensureBuildTree } from '../kernel/build-tree.js';
 import { type Kernel, stockModulePath } from '../kernel/kernel.js';
 import { codeKey } from '../kernel/module-code.js';
 import { type ModuleInfo, readModule } from '../kernel/module-file.js';
 import { BUILD_DEFAULTS, type BuildOptions, buildModule } from './build.js';
 import type { ModuleIdentity, ModuleRecord } from './identity.js';
-import { checkPrebuilt, MODULE_NAME } from './prebuilt.js';
+import { checkPrebuilt } from './prebuilt.js';
 import { compareCode, type KnownModule } from './same-code.js';
 import { type Change, changeContent, changeNames, checkPatch } from './sources.js';
 
@@ -45,34 +47,47 @@ export function moduleRecord({ info, identity }: Module): ModuleRecord {
   return { vermagic, srcversion, buildId, ...identity };
 }
 
-/** Variants that are built from the kernel's source with a patch, by name. */
-export function variants(): Promise<Record<string, Variant>> {
-  return readYaml(join(imagesDir, 'modules/modules.yaml'), variantsSchema);
+/** What a module stands in for: this module of this kernel. */
+export interface Place {
+  kernel: Kernel;
+  gate: GateModule;
 }
 
-const namedDir = (kernel: Kernel, ...parts: string[]): string =>
-  cacheDir('modules', 'named', `${kernel.id}-${kernel.key}`, ...parts);
+const variantsDir = (gate: GateModule): string => join(imagesDir, 'modules', gate.name);
+
+/** Variants of a module that are built from the kernel's source with a patch, by name. */
+export function variants(gate: GateModule): Promise<Record<string, Variant>> {
+  return readYaml(join(variantsDir(gate), 'variants.yaml'), variantsSchema);
+}
+
+const namedRoot = (gate: GateModule): string => cacheDir('modules', 'named', gate.name);
+const namedDir = ({ kernel, gate }: Place, ...parts: string[]): string =>
+  join(namedRoot(gate), `${kernel.id}-${kernel.key}`, ...parts);
 
 /** Modules that the user has built or given a name for one kernel. */
-async function namedModules(kernel: Kernel): Promise<string[]> {
-  return (await readdir(namedDir(kernel)).catch(() => [])).sort();
+async function namedModules(place: Place): Promise<string[]> {
+  return (await readdir(namedDir(place)).catch(() => [])).sort();
 }
 
-/** Every name that a module can have on this host: loopanic's own, and those that the user gave, for whatever kernel. */
+/** Every name that a module can have on this host: loopanic's own, and those that the user gave, for whatever kernel and bug. */
 export async function moduleNames(): Promise<string[]> {
-  const root = cacheDir('modules', 'named');
-  const kernels = await readdir(root).catch(() => []);
-  const named = await Promise.all(kernels.map((kernel) => readdir(join(root, kernel)).catch(() => [])));
-  return [...new Set(['stock', ...Object.keys(await variants()), ...named.flat()])];
+  const names = new Set(['stock']);
+  for (const gate of gateModules()) {
+    const root = namedRoot(gate);
+    const kernels = await readdir(root).catch(() => []);
+    const named = await Promise.all(kernels.map((kernel) => readdir(join(root, kernel)).catch(() => [])));
+    for (const name of [...Object.keys(await variants(gate)), ...named.flat()]) names.add(name);
+  }
+  return [...names];
 }
 
 /** Modules that exist for a kernel, without building any. */
-export async function modulesOf(kernel: Kernel): Promise<string[]> {
+export async function modulesOf(place: Place): Promise<string[]> {
   const there: string[] = [];
-  if (await exists(stockModulePath(kernel))) there.push('stock');
-  for (const [name, variant] of Object.entries(await variants()))
-    if (await exists(await variantFile(name, variant, kernel))) there.push(name);
-  return [...there, ...(await namedModules(kernel))];
+  if (await exists(stockModulePath(place.kernel, place.gate))) there.push('stock');
+  for (const [name, variant] of Object.entries(await variants(place.gate)))
+    if (await exists(await variantFile(name, variant, place))) there.push(name);
+  return [...there, ...(await namedModules(place))];
 }
 
 type IdKind = 'stock' | 'name' | 'ko' | 'patch';
@@ -84,12 +99,13 @@ function kindOf(id: string): IdKind {
 }
 
 /** Checks a module's name before anything is fetched or built. `kernel` is null if it is not on this host yet. Throws UsageError with the nearest names. */
-export async function checkModuleId(id: string, kernel: Kernel | null): Promise<void> {
+export async function checkModuleId(id: string, kernel: Kernel | null, gate: GateModule): Promise<void> {
   const kind = kindOf(id);
   if (kind === 'ko') await readModule(id);
-  if (kind === 'patch') await checkPatch(id);
+  if (kind === 'patch') await checkPatch(id, gate);
   if (kind !== 'name') return;
-  const names = ['stock', ...Object.keys(await variants()), ...(kernel ? await namedModules(kernel) : [])];
+  const named = kernel ? await namedModules({ kernel, gate }) : [];
+  const names = ['stock', ...Object.keys(await variants(gate)), ...named];
   if (!names.includes(id))
     throw new UsageError('unknown-module', `unknown module ${id}${suggestion(id, names)}`);
 }
@@ -100,14 +116,16 @@ export async function checkModuleId(id: string, kernel: Kernel | null): Promise<
  */
 export async function ensureModule(
   id: string,
-  kernel: Kernel,
+  place: Place,
   progress: Progress,
   options: BuildOptions = BUILD_DEFAULTS,
   signal?: AbortSignal,
   anew = false,
 ): Promise<Module> {
-  await checkModuleId(id, kernel);
-  const stock = stockModulePath(kernel);
+  const { kernel, gate } = place;
+  const ko = koName(gate);
+  await checkModuleId(id, kernel, gate);
+  const stock = stockModulePath(kernel, gate);
   const found = async (file: string, as = id, source: string[] = []): Promise<Module> => ({
     id: as,
     file,
@@ -121,7 +139,7 @@ export async function ensureModule(
     const same =
       (await codeKey(file)) === (await codeKey(stock))
         ? { sameCodeAs: 'stock', comparedWith: ['stock'] }
-        : await compareCode(file, await knownModules(kernel, progress, options, signal), progress);
+        : await compareCode(file, await knownModules(place, progress, options, signal), progress);
     Object.assign(module.identity, same);
     return module;
   };
@@ -129,7 +147,7 @@ export async function ensureModule(
   const kind = kindOf(id);
   if (kind === 'ko') {
     const file = await realpath(id);
-    await checkPrebuilt(file, kernel, progress);
+    await checkPrebuilt(file, place, progress);
     // Files of this name abound: the content tells them apart.
     return own(file, `${basename(id)}@${contentKey(await readFile(file)).slice(0, 8)}`, [basename(id)]);
   }
@@ -138,51 +156,53 @@ export async function ensureModule(
       target,
       async (out) => {
         await mkdir(out);
-        const to = join(out, KO);
-        await buildModule({ name, change, kernel, target: to }, options, progress, signal);
+        const to = join(out, ko);
+        await buildModule({ name, change, ...place, target: to }, options, progress, signal);
       },
       anew,
     );
   };
   if (kind === 'patch') {
     const change: Change = { kind: 'series', files: [await realpath(id)] };
-    const as = `${basename(id)}@${contentKey(...(await changeContent(change))).slice(0, 8)}`;
-    const dir = cacheDir('modules', `patched-${await changeKey(change, kernel)}`);
+    const as = `${basename(id)}@${contentKey(...(await changeContent(change, gate))).slice(0, 8)}`;
+    const dir = cacheDir('modules', `patched-${await changeKey(change, place)}`);
     await build(id, change, dir);
-    return own(join(dir, KO), as, await changeNames(change));
+    return own(join(dir, ko), as, await changeNames(change, gate));
   }
-  const named = namedDir(kernel, id, KO);
-  if (await exists(named)) return own(named, id, await namedSource(kernel, id));
-  const variant = (await variants())[id];
+  const named = namedDir(place, id, ko);
+  if (await exists(named)) return own(named, id, await namedSource(place, id));
+  const variant = (await variants(gate))[id];
   if (!variant) throw new UsageError('unknown-module', `unknown module ${id}`);
-  const file = await variantFile(id, variant, kernel);
+  const file = await variantFile(id, variant, place);
   if (!anew && (await exists(file))) return found(file);
-  if (variant.already !== undefined && (await sourceHas(variant.already, kernel, progress))) {
-    progress.line(`module ${id}: ${kernel.id}'s source is so already: its stock module it is`);
+  if (variant.already !== undefined && (await sourceHas(variant.already, place, progress))) {
+    progress.line(
+      `module ${id}: the source of ${kernel.id} has this change already, so its stock module is used`,
+    );
     return found(stock);
   }
-  await build(id, variantChange(variant), join(file, '..'));
+  await build(id, variantChange(variant, gate), join(file, '..'));
   return found(file);
 }
 
-const KO = `${MODULE_NAME}.ko`;
-
-function variantChange({ patches }: Variant): Change {
-  return { kind: 'first-fitting', files: patches.map((patch) => join(imagesDir, 'modules', patch)) };
+function variantChange({ patches }: Variant, gate: GateModule): Change {
+  return { kind: 'first-fitting', files: patches.map((patch) => join(variantsDir(gate), patch)) };
 }
 
-async function changeKey(change: Change, kernel: Kernel): Promise<string> {
-  return contentKey(kernel.id, kernel.key, kernel.release, ...(await changeContent(change)));
+async function changeKey(change: Change, { kernel, gate }: Place): Promise<string> {
+  return contentKey(gate.name, kernel.id, kernel.key, kernel.release, ...(await changeContent(change, gate)));
 }
 
-async function variantFile(name: string, variant: Variant, kernel: Kernel): Promise<string> {
-  return cacheDir('modules', `${name}-${await changeKey(variantChange(variant), kernel)}`, KO);
+async function variantFile(name: string, variant: Variant, place: Place): Promise<string> {
+  const key = await changeKey(variantChange(variant, place.gate), place);
+  return cacheDir('modules', `${name}-${key}`, koName(place.gate));
 }
 
-async function sourceHas(text: string, kernel: Kernel, progress: Progress): Promise<boolean> {
+async function sourceHas(text: string, { kernel, gate }: Place, progress: Progress): Promise<boolean> {
   const { source } = await ensureBuildTree(kernel, progress);
   if (source === null) return false;
-  return (await readFile(join(source, 'drivers/scsi/libiscsi_tcp.c'), 'utf8')).includes(text);
+  const file = join(source, gate.dir, gate.sources[0] ?? '');
+  return (await readFile(file, 'utf8').catch(() => '')).includes(text);
 }
 
 /** A module that the user makes and names. */
@@ -197,12 +217,13 @@ export interface NamedModule {
  */
 export async function nameModule(
   { name, from }: NamedModule,
-  kernel: Kernel,
+  place: Place,
   progress: Progress,
   options: BuildOptions,
   signal: AbortSignal,
 ): Promise<Module> {
-  const taken = ['stock', ...Object.keys(await variants())];
+  const { gate } = place;
+  const taken = ['stock', ...Object.keys(await variants(gate))];
   if (taken.includes(name))
     throw new UsageError('bad-usage', `--name ${name}: is one of loopanic's own modules: choose another`);
   if (!/^[A-Za-z0-9][\w.+-]*$/.test(name) || kindOf(name) !== 'name')
@@ -210,13 +231,13 @@ export async function nameModule(
       'bad-usage',
       `--name ${name}: may hold letters, digits, '.', '_', '+' and '-' only, and must not end in .ko or .patch`,
     );
-  if ('patches' in from) for (const patch of from.patches) await checkPatch(patch);
-  if ('ko' in from) await checkPrebuilt(from.ko, kernel, progress);
+  if ('patches' in from) for (const patch of from.patches) await checkPatch(patch, gate);
+  if ('ko' in from) await checkPrebuilt(from.ko, place, progress);
   await buildOnce(
-    namedDir(kernel, name),
+    namedDir(place, name),
     async (out) => {
       await mkdir(out);
-      const target = join(out, KO);
+      const target = join(out, koName(gate));
       let source: string[] = [];
       if ('ko' in from) {
         await copyFile(from.ko, target);
@@ -226,55 +247,56 @@ export async function nameModule(
           'patches' in from
             ? { kind: 'series', files: await Promise.all(from.patches.map((patch) => realpath(patch))) }
             : { kind: 'source', dir: from.source };
-        source = await changeNames(change);
-        await buildModule({ name, change, kernel, target }, options, progress, signal);
+        source = await changeNames(change, gate);
+        await buildModule({ name, change, ...place, target }, options, progress, signal);
       }
       await writeJson(join(out, 'module.json'), {
         name,
         from,
         source,
-        kernel: kernel.id,
+        kernel: place.kernel.id,
         builtAt: new Date().toISOString(),
       });
     },
     true,
   );
-  return ensureModule(name, kernel, progress, options, signal);
+  return ensureModule(name, place, progress, options, signal);
 }
 
 /** What a named module was made of, as it was noted then. */
-async function namedSource(kernel: Kernel, name: string): Promise<string[]> {
-  const text = await readFile(namedDir(kernel, name, 'module.json'), 'utf8').catch(() => '{}');
+async function namedSource(place: Place, name: string): Promise<string[]> {
+  const text = await readFile(namedDir(place, name, 'module.json'), 'utf8').catch(() => '{}');
   const parsed = z.object({ source: z.array(z.string()).default([]) }).safeParse(JSON.parse(text));
   return parsed.success ? parsed.data.source : [];
 }
 
 /** Modules that are known for a kernel: its own, built anew from its unchanged source, and loopanic's variants. */
 async function knownModules(
-  kernel: Kernel,
+  place: Place,
   progress: Progress,
   options: BuildOptions,
   signal: AbortSignal | undefined,
 ): Promise<KnownModule[]> {
-  const stock = stockModulePath(kernel);
+  const stock = stockModulePath(place.kernel, place.gate);
+  const ko = koName(place.gate);
   const unchanged = async (): Promise<string> => {
     const change: Change = { kind: 'unchanged' };
-    const dir = cacheDir('modules', `unchanged-${await changeKey(change, kernel)}`);
+    const dir = cacheDir('modules', `unchanged-${await changeKey(change, place)}`);
     await buildOnce(dir, async (out) => {
       await mkdir(out);
-      const job = { name: '(the unchanged source)', change, kernel, target: join(out, KO) };
+      const job = { name: '(the unchanged source)', change, ...place, target: join(out, ko) };
       await buildModule(job, options, progress, signal);
     });
-    return join(dir, KO);
+    return join(dir, ko);
   };
   const variant = (name: string) => async (): Promise<string | null> => {
-    const { file } = await ensureModule(name, kernel, progress, options, signal);
+    const { file } = await ensureModule(name, place, progress, options, signal);
     // Where the kernel's own source is so already.
     return file === stock ? null : file;
   };
   return [
     { name: 'stock', file: unchanged },
-    ...Object.keys(await variants()).map((name) => ({ name, file: variant(name) })),
+    ...Object.keys(await variants(place.gate)).map((name) => ({ name, file: variant(name) })),
   ];
 }
 

@@ -1,27 +1,29 @@
 import { InterruptedError, LoopanicError, UsageError } from '../base/errors.js';
 import type { Progress } from '../base/progress.js';
 import { ensureBuildTree } from '../kernel/build-tree.js';
-import { type Kernel, stockModulePath } from '../kernel/kernel.js';
+import { stockModulePath } from '../kernel/kernel.js';
 import { readModule } from '../kernel/module-file.js';
 import { offeredSymbols, wantedSymbols, whyRefused } from '../kernel/symbol-versions.js';
-
-/** The module that every scenario is about. */
-export const MODULE_NAME = 'libiscsi_tcp';
+import type { Place } from './module.js';
 
 /** Throws UsageError if a .ko cannot stand in for this kernel's module. */
-export async function checkPrebuilt(path: string, kernel: Kernel, progress: Progress): Promise<void> {
+export async function checkPrebuilt(
+  path: string,
+  { kernel, gate }: Place,
+  progress: Progress,
+): Promise<void> {
   const info = await readModule(path);
-  if (info.name !== MODULE_NAME)
+  if (info.name !== gate.name)
     throw new UsageError(
       'wrong-module',
-      `${path}: is the module ${info.name || '(unnamed)'}, not ${MODULE_NAME}`,
+      `${path}: is the module ${info.name || '(unnamed)'}, not ${gate.name}`,
     );
   if (info.buildId === null && info.srcversion === null)
     throw new UsageError(
       'anonymous-module',
       `${path}: carries neither a build id nor a srcversion, so the guest cannot show that it was loaded: link it with --build-id`,
     );
-  const wanted = (await readModule(stockModulePath(kernel))).vermagic;
+  const wanted = (await readModule(stockModulePath(kernel, gate))).vermagic;
   if (!sameMagic(info.vermagic, wanted))
     throw new UsageError(
       'wrong-vermagic',
@@ -33,7 +35,7 @@ export async function checkPrebuilt(path: string, kernel: Kernel, progress: Prog
     throw error;
   });
   const offered = tree === null ? null : await offeredSymbols(tree.headers);
-  const stock = await wantedSymbols(stockModulePath(kernel));
+  const stock = await wantedSymbols(stockModulePath(kernel, gate));
   const mine = await wantedSymbols(path);
   const refused = whyRefused(
     offered

@@ -3,8 +3,10 @@ import { basename, dirname, join, relative, resolve } from 'node:path';
 import { execa } from 'execa';
 import { UsageError } from '../base/errors.js';
 import { exists } from '../base/files.js';
+import type { GateModule } from '../bug/bug.js';
+import { koName } from '../bug/family.js';
 import { needProgram } from '../host/tools.js';
-import { moduleSources } from '../kernel/build-tree.js';
+import { sourceFiles, sourcePatterns } from '../kernel/build-tree.js';
 import { readDkmsConf } from './dkms.js';
 import { refuseUnread } from './makefile.js';
 
@@ -16,29 +18,27 @@ export type Change =
   | { kind: 'first-fitting'; files: readonly string[] }
   /** All of these patches, in order. */
   | { kind: 'series'; files: readonly string[] }
-  /** The user's own source: a folder with libiscsi_tcp.c, or a kernel tree. */
+  /** The user's own source: a folder with the module's files, or a kernel tree. */
   | { kind: 'source'; dir: string };
 
-const SCSI = 'drivers/scsi';
-const SOURCE = 'libiscsi_tcp.c';
 const MAKEFILES = ['Kbuild', 'Makefile'] as const;
 /** A folder that holds more is no module's. */
 const MOST_FILES = 200;
 const MOST_BYTES = 16 * 2 ** 20;
 
 /** Content that a module built with this change depends on, for its cache key. */
-export async function changeContent(change: Change): Promise<(string | Buffer)[]> {
+export async function changeContent(change: Change, gate: GateModule): Promise<(string | Buffer)[]> {
   if (change.kind === 'unchanged') return ['unchanged'];
   if (change.kind !== 'source') return Promise.all(change.files.map((file) => readFile(file)));
   const content: (string | Buffer)[] = [];
-  for (const { name, path } of await ownFiles(change.dir)) content.push(name, await readFile(path));
+  for (const { name, path } of await ownFiles(change.dir, gate)) content.push(name, await readFile(path));
   return content;
 }
 
 /** What a change is called in results: the files that it is made of, in order, with the subject of a patch that has one. */
-export async function changeNames(change: Change): Promise<string[]> {
+export async function changeNames(change: Change, gate: GateModule): Promise<string[]> {
   if (change.kind === 'unchanged') return [];
-  if (change.kind === 'source') return (await ownFiles(change.dir)).map(({ name }) => name);
+  if (change.kind === 'source') return (await ownFiles(change.dir, gate)).map(({ name }) => name);
   return Promise.all(
     change.files.map(async (file) => {
       const subject = /^Subject: (.{1,200})$/m.exec(await readFile(file, 'latin1'))?.[1];
@@ -48,22 +48,32 @@ export async function changeNames(change: Change): Promise<string[]> {
 }
 
 /**
- * Makes the folder that is built, with its Makefile, from the kernel's own source (a folder with drivers/scsi/) and the change. `scratch` is an empty folder to work in. Throws UsageError if the change
+ * Makes the folder that is built, with its Makefile, from the kernel's own source (with the module's files at their places) and the change. `scratch` is an empty folder to work in. Throws UsageError if the change
  * does not fit, or holds something that would be left out.
  */
 export async function prepareSources(
   change: Change,
-  { source, release }: { source: string; release: string },
+  {
+    source,
+    release,
+    gate,
+    files,
+  }: { source: string; release: string; gate: GateModule; files: readonly string[] },
   scratch: string,
   out: string,
 ): Promise<void> {
   await cp(source, scratch, { recursive: true });
-  if (change.kind === 'first-fitting') await applyFirst(scratch, change.files);
-  if (change.kind === 'series') for (const file of change.files) await applyFirst(scratch, [file]);
+  if (change.kind === 'first-fitting') await applyFirst(scratch, change.files, gate);
+  if (change.kind === 'series') for (const file of change.files) await applyFirst(scratch, [file], gate);
   await mkdir(out, { recursive: true });
-  for (const file of moduleSources) await cp(join(scratch, file), join(out, basename(file)));
-  if (change.kind === 'source') await layOver(change.dir, release, out);
-  if (!(await hasMakefile(out))) await writeFile(join(out, 'Makefile'), 'obj-m := libiscsi_tcp.o\n');
+  for (const file of files) {
+    const to = join(out, relative(gate.dir, file));
+    await mkdir(dirname(to), { recursive: true });
+    await cp(join(scratch, file), to);
+  }
+  if (change.kind === 'source') await layOver(change.dir, release, out, gate);
+  if (gate.makefile !== 'own' && !(await hasMakefile(out)))
+    await writeFile(join(out, 'Makefile'), gate.makefile);
 }
 
 async function hasMakefile(dir: string): Promise<boolean> {
@@ -72,20 +82,21 @@ async function hasMakefile(dir: string): Promise<boolean> {
 }
 
 /** The user's files over the kernel's, and the patches that a dkms.conf names. */
-async function layOver(dir: string, release: string, out: string): Promise<void> {
-  for (const { name, path } of await ownFiles(dir)) {
+async function layOver(dir: string, release: string, out: string, gate: GateModule): Promise<void> {
+  for (const { name, path } of await ownFiles(dir, gate)) {
     await mkdir(dirname(join(out, name)), { recursive: true });
     await cp(path, join(out, name));
   }
-  const { place, isTree } = await sourceFolder(dir);
+  const { place, isTree } = await sourceFolder(dir, gate);
   if (!isTree) await refuseUnread(place, knowsExtraFlags(release));
   for (const patch of (await readDkmsConf(place, release))?.patches ?? [])
-    await applyFirst(out, [resolve(place, 'patches', patch)]);
+    await applyFirst(out, [resolve(place, 'patches', patch)], gate);
   for (const name of MAKEFILES) {
     const text = await readFile(join(out, name), 'utf8').catch(() => null);
     if (text === null) continue;
-    if (!/\blibiscsi_tcp\.o\b/.test(text))
-      throw new UsageError('foreign-makefile', `${join(place, name)}: does not build libiscsi_tcp.o`);
+    const object = koName(gate).replace(/ko$/, 'o');
+    if (!new RegExp(`(?<![\\w-])${object.replace('.', '\\.')}\\b`).test(text))
+      throw new UsageError('foreign-makefile', `${join(place, name)}: does not build ${object}`);
     return;
   }
 }
@@ -96,23 +107,30 @@ function knowsExtraFlags(release: string): boolean {
   return major < 6 || (major === 6 && minor < 15);
 }
 
-async function sourceFolder(dir: string): Promise<{ place: string; isTree: boolean }> {
+async function sourceFolder(dir: string, gate: GateModule): Promise<{ place: string; isTree: boolean }> {
+  const [main = ''] = gate.sources;
   for (const [place, isTree] of [
     [dir, false],
-    [join(dir, SCSI), true],
+    [join(dir, gate.dir), true],
   ] as const)
-    if (await exists(join(place, SOURCE))) return { place, isTree };
-  throw new UsageError('no-source', `${dir}: there is no ${SOURCE} in it`);
+    if (await exists(join(place, main))) return { place, isTree };
+  throw new UsageError('no-source', `${dir}: there is no ${main} in it`);
 }
 
 /** Of a folder of its own everything; of a kernel tree the module's files, if its Makefile does nothing for them. In order of their names. */
-async function ownFiles(dir: string): Promise<{ name: string; path: string }[]> {
-  const { place, isTree } = await sourceFolder(dir);
+async function ownFiles(dir: string, gate: GateModule): Promise<{ name: string; path: string }[]> {
+  const { place, isTree } = await sourceFolder(dir, gate);
+  if (isTree && gate.makefile === 'own')
+    return (await sourceFiles(dir, gate)).map((file) => ({
+      name: relative(gate.dir, file),
+      path: join(dir, file),
+    }));
   if (isTree) {
-    await refuseTreeFlags(place);
-    const text = await readFile(join(place, SOURCE), 'utf8');
+    await refuseTreeFlags(place, gate);
+    const [main = ''] = gate.sources;
+    const text = await readFile(join(place, main), 'utf8');
     const headers = [...text.matchAll(/^\s*#\s*include\s+"([\w./-]+)"/gm)].map(([, name = '']) => name);
-    const names = [SOURCE, ...new Set(headers)].filter((name) => !name.includes('..'));
+    const names = [main, ...new Set(headers)].filter((name) => !name.includes('..'));
     const found: { name: string; path: string }[] = [];
     for (const name of names)
       if (await exists(join(place, name))) found.push({ name, path: join(place, name) });
@@ -138,14 +156,23 @@ async function ownFiles(dir: string): Promise<{ name: string; path: string }[]> 
   return files.sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 
-/** A tree's Makefile is for all of drivers/scsi and is not used; what it sets for this module would be lost. */
-async function refuseTreeFlags(place: string): Promise<void> {
-  const flags =
-    /^\s*(?:ccflags-y|subdir-ccflags-y|EXTRA_CFLAGS|CFLAGS_(?:REMOVE_)?libiscsi_tcp\.o|libiscsi_tcp-(?:y|m|objs))\s*[:+?]?=/;
+/** A tree's Makefile is for a whole folder of modules and is not used; what it sets for this module would be lost. */
+async function refuseTreeFlags(place: string, gate: GateModule): Promise<void> {
+  const name = koName(gate).replace(/\.ko$/, '');
+  const objects = gate.sources.filter((file) => file.endsWith('.c')).map((file) => file.replace(/c$/, 'o'));
+  const flags = new RegExp(
+    `^\\s*(?:ccflags-y|subdir-ccflags-y|EXTRA_CFLAGS|CFLAGS_(?:REMOVE_)?(?:${[`${name}.o`, ...objects].join('|')})|${name}-(?:y|m|objs))\\s*[:+?]?=\\s*(.*)$`,
+  );
+  /** As every tree has it. */
+  const usual = ['-I$(src)', ...objects];
+  const isSet = (line: string): boolean => {
+    const [, value] = flags.exec(line) ?? [];
+    return value !== undefined && !usual.includes(value.trim());
+  };
   for (const name of MAKEFILES) {
     const text = await readFile(join(place, name), 'utf8').catch(() => '');
     for (const [index, line] of text.split('\n').entries())
-      if (flags.test(line))
+      if (isSet(line))
         throw new UsageError(
           'tree-flags',
           `${join(place, name)}:${index + 1}: ${line.trim()}: is not honoured for a whole tree: give a folder with the module's files and a Makefile of their own`,
@@ -154,10 +181,10 @@ async function refuseTreeFlags(place: string): Promise<void> {
 }
 
 /**
- * Checks that a patch changes libiscsi_tcp and nothing else: what it did to another module or a shared header would not be tried.
+ * Checks that a patch changes one module and nothing else: what it did to another or to a shared header would not be tried.
  * Throws UsageError.
  */
-export async function checkPatch(file: string): Promise<void> {
+export async function checkPatch(file: string, gate: GateModule): Promise<void> {
   const text = await readFile(file, 'utf8').catch((error: unknown) => {
     throw new UsageError('no-such-patch', `${file}: cannot be read (${(error as Error).message})`, error);
   });
@@ -168,14 +195,20 @@ export async function checkPatch(file: string): Promise<void> {
   if (changed.length === 0)
     throw new UsageError('not-a-patch', `${file}: is not a patch: no --- and +++ lines`);
   for (const path of changed)
-    if (!(moduleSources as readonly string[]).includes(path))
+    if (!isPart(path, gate))
       throw new UsageError(
         'foreign-patch',
-        `${file}: changes ${path}, which is not part of libiscsi_tcp (${moduleSources.join(', ')}; paths as git writes them, a/ and b/ before)`,
+        `${file}: changes ${path}, which is not part of ${gate.name} (${sourcePatterns(gate).join(', ')}; paths as git writes them, a/ and b/ before)`,
       );
 }
 
-async function applyFirst(work: string, patches: readonly string[]): Promise<void> {
+function isPart(path: string, gate: GateModule): boolean {
+  return sourcePatterns(gate).some((pattern) =>
+    new RegExp(`^${pattern.replaceAll('.', '\\.').replace('*', '[^/]*')}$`).test(path),
+  );
+}
+
+async function applyFirst(work: string, patches: readonly string[], gate: GateModule): Promise<void> {
   const program = await needProgram('patch');
   const reasons: string[] = [];
   for (const patch of patches) {
@@ -192,6 +225,6 @@ async function applyFirst(work: string, patches: readonly string[]): Promise<voi
   }
   throw new UsageError(
     'patch-refused',
-    `does not apply to this kernel's libiscsi_tcp.c: ${reasons.join('; ')}`,
+    `does not apply to this kernel's ${gate.sources[0]}: ${reasons.join('; ')}`,
   );
 }

@@ -1,7 +1,8 @@
+import { allSought, type Sought } from '../bug/sought.js';
 import { isComplaint } from './complaints.js';
 import { CrashReader, type CrashReport } from './crash-report.js';
 import { type LogLine, parseLines } from './log-line.js';
-import { type Signature, signatureOf, whyNotSought } from './signature.js';
+import { matchSought, type Signature, signatureOf } from './signature.js';
 
 /** A place in a log. */
 export interface LogEvidence {
@@ -17,6 +18,8 @@ export interface LogVerdict {
   /** One line: why this outcome. */
   reason: string;
   signature: Signature | null;
+  /** Which bug of the family it is; null if none. */
+  bug: string | null;
   /** The crash report is too damaged to tell what it is. */
   corrupted: boolean;
   /** Release of the kernel that wrote the log, if the log names it. */
@@ -36,13 +39,16 @@ const SHUTDOWN_ENDS = /loopanic:[0-9a-f]+:\d*:? unmounted$|XFS \(\w+\): Unmounti
 const WANTED =
   /XFS \(\w+\): (?:User initiated shutdown|.{0,60}xfs_fs_goingdown|xfs_do_force_shutdown\(0x[12]\)|Please u(?:n)?mount the filesystem and rectify)|XFS \(\w+\): .{0,120}error -?5\b/i;
 
-/** Reads a kernel log (serial console, dmesg, vmcore-dmesg) and says what it shows. `receiver` is the sought Comm. */
-export function classifyLog(log: string, receiver = 'tgtd'): LogVerdict {
-  return classifyLines(parseLines(log), receiver);
+/** Reads a kernel log (serial console, dmesg, vmcore-dmesg) and says what it shows: one of what is sought, by default any bug of the family. */
+export function classifyLog(log: string, soughts: readonly Sought[] = allSought()): LogVerdict {
+  return classifyLines(parseLines(log), soughts);
 }
 
 /** The same for lines that were taken apart already. */
-export function classifyLines(lines: readonly LogLine[], receiver = 'tgtd'): LogVerdict {
+export function classifyLines(
+  lines: readonly LogLine[],
+  soughts: readonly Sought[] = allSought(),
+): LogVerdict {
   const reader = new CrashReader();
   const warnings = new Map<number, LogEvidence>();
   let kernel: string | null = null;
@@ -68,13 +74,14 @@ export function classifyLines(lines: readonly LogLine[], receiver = 'tgtd'): Log
       outcome: 'no-crash',
       reason: 'no crash report in the log',
       signature: null,
+      bug: null,
       corrupted: false,
       kernel,
       evidence: [],
       warnings: found,
     };
   const signature = signatureOf(crash);
-  const judged = judge(crash, signature, receiver);
+  const judged = judge(crash, signature, soughts);
   return {
     ...judged,
     signature,
@@ -87,23 +94,25 @@ export function classifyLines(lines: readonly LogLine[], receiver = 'tgtd'): Log
 function judge(
   crash: CrashReport,
   signature: Signature | null,
-  receiver: string,
-): Pick<LogVerdict, 'outcome' | 'reason' | 'corrupted'> {
+  soughts: readonly Sought[],
+): Pick<LogVerdict, 'outcome' | 'reason' | 'bug' | 'corrupted'> {
+  const other = { outcome: 'other-crash', bug: null } as const;
   if (crash.kind !== 'usercopy')
     return {
-      outcome: 'other-crash',
+      ...other,
       reason: crash.title,
       corrupted: crash.interleaved && crash.stack.length === 0,
     };
   const damage = damageOf(crash, signature);
-  if (damage)
-    return { outcome: 'other-crash', reason: `the crash report is damaged: ${damage}`, corrupted: true };
-  if (!signature) return { outcome: 'other-crash', reason: crash.title, corrupted: true };
-  const why = whyNotSought(signature, receiver);
-  if (why) return { outcome: 'other-crash', reason: `a usercopy crash, but ${why}`, corrupted: false };
+  if (damage) return { ...other, reason: `the crash report is damaged: ${damage}`, corrupted: true };
+  if (!signature) return { ...other, reason: crash.title, corrupted: true };
+  const { bug, why } = matchSought(signature, soughts);
+  if (bug === null) return { ...other, reason: `a usercopy crash, but ${why}`, corrupted: false };
+  const queue = signature.workqueue === undefined ? '' : ` (${signature.workqueue})`;
   return {
     outcome: 'reproduced',
-    reason: `${signature.comm} read ${signature.length} bytes from ${signature.object} in tcp_recvmsg`,
+    bug,
+    reason: `${signature.comm}${queue} read ${signature.length} bytes from ${signature.object} in tcp_recvmsg`,
     corrupted: false,
   };
 }
@@ -124,7 +133,7 @@ function evidenceOf(crash: CrashReport, lines: readonly LogLine[]): LogEvidence[
     if (
       line.number >= crash.line &&
       line.number <= crash.lastLine &&
-      /kernel BUG at|tcp_recvmsg|Comm: /.test(line.text)
+      /kernel BUG at|tcp_recvmsg|Comm: |^Workqueue: /.test(line.text)
     )
       wanted.add(line.number);
   return [...wanted]

@@ -29,6 +29,8 @@ export interface CrashReport {
   cpu?: number;
   pid?: number;
   comm?: string;
+  /** Of a task of a work queue: the queue, its function and the function's module. */
+  workqueue?: string;
   tainted?: string;
   release?: string;
   /** Functions of the call trace, innermost first, without the `? ` guesses. */
@@ -54,6 +56,8 @@ const OOPS =
 const PANIC = /^Kernel panic - not syncing: (.*)/;
 const HEADER =
   /^(?:WARNING: )?CPU: (\d+) (?:UID: \d+ )?PID: (\d+) Comm: (.{1,15}?) (?:Kdump: loaded )?(Not tainted|Tainted: \S(?:.*?\S)?) +(\d+\.\d+\S*) #/;
+/** print_worker_info() in kernel/workqueue.c. */
+const WORKQUEUE = /^Workqueue: (\S+ \S+(?: \[\S+\])?)/;
 const TRACE_ENTRY =
   /^\s*(?:<\/?[A-Z#0-9]+>\s+)*(?:\[<[0-9a-fx]+>\] ?)?(\? )?([A-Za-z_][\w.$]*)\+0x[0-9a-f]+\/0x[0-9a-f]+/;
 const TRACE_END =
@@ -189,6 +193,8 @@ export class CrashReader {
         tainted === 'Not tainted' ? '' : (tainted ?? '').replace(/^Tainted: /, '').replace(/\s+/g, ' ');
       report.release = release ?? '';
     }
+    const queue = WORKQUEUE.exec(text)?.[1];
+    if (queue !== undefined && !report.stackComplete) report.workqueue ??= queue;
   }
 
   #trace(report: CrashReport, text: string): void {

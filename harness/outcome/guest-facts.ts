@@ -37,12 +37,14 @@ export const guestSchema = z.object({
     allocationGroups: z.int().nullable(),
     writebackCentiseconds: z.int().nullable().default(null),
   }),
-  iscsi: z.record(z.string(), z.string()).describe('negotiated parameters, by their sysfs names'),
-  sessionPort: z
-    .int()
-    .nullable()
-    .default(null)
-    .describe("TCP port of the session's own end: after a recovery it is another one"),
+  transport: z
+    .record(z.string(), z.string())
+    .default({})
+    .describe("the transport's settings as they were negotiated, and where its target is"),
+  sessionPorts: z
+    .array(z.int())
+    .default([])
+    .describe("TCP ports of the sender's own ends of its connections: after a recovery they are others"),
 });
 export type GuestFacts = z.infer<typeof guestSchema>;
 
@@ -96,9 +98,10 @@ export class FactReader {
     if (this.#values.size === 0) return null;
     const text = (key: string): string | null => this.#values.get(key) ?? null;
     const number = (key: string): number | null => wholeNumber(text(key) ?? '');
-    const iscsi: Record<string, string> = {};
+    const transport: Record<string, string> = {};
     for (const [key, value] of this.#values)
-      if (key.startsWith('iscsi.')) iscsi[key.slice('iscsi.'.length)] = value;
+      if (key.startsWith('transport.')) transport[key.slice('transport.'.length)] = value;
+    const ports = text('session.localPorts')?.split(' ') ?? [];
     const checks = number('usercopy.checks');
     return {
       release: text('release'),
@@ -122,11 +125,11 @@ export class FactReader {
         allocationGroups: number('filesystem.allocationGroups'),
         writebackCentiseconds: number('filesystem.writebackCentiseconds'),
       },
-      iscsi,
-      // In hexadecimal, as /proc/net/tcp has it.
-      sessionPort: /^[0-9A-F]{4}$/.test(text('session.localPort') ?? '')
-        ? Number.parseInt(text('session.localPort') ?? '', 16)
-        : null,
+      transport,
+      // In hexadecimal, as /proc/net/tcp has them.
+      sessionPorts: ports.every((port) => /^[0-9A-F]{4}$/.test(port))
+        ? ports.map((port) => Number.parseInt(port, 16)).sort((a, b) => a - b)
+        : [],
     };
   }
 }

@@ -7,13 +7,11 @@ export type Phase = (typeof phases)[number];
 /** Proof of work: what the workload did to the LUN, in all and in each cycle. */
 export interface WorkDone {
   cycles: number;
-  /** Two-sector write requests that the LUN completed: merged AGF and AGI. */
-  mergedTwoSectorWrites: number;
-  /** Reads of an AGF or AGI that the LUN completed. */
-  headerReads: number;
   bytesWritten: number;
-  /** The first two, of each cycle. */
-  perCycle: { merged: number; reads: number }[];
+  /** What the bug counts, by its keys: completed without error. */
+  counts: Record<string, number>;
+  /** The same, of each cycle. */
+  perCycle: Record<string, number>[];
 }
 
 /**
@@ -140,8 +138,7 @@ export class GuestMarkers {
     this.#begun.add(phase);
     this.holding = false;
     if (phase === 'modules') this.moduleLine = line.number;
-    if (phase === 'workload')
-      this.work = { cycles: 0, mergedTwoSectorWrites: 0, headerReads: 0, bytesWritten: 0, perCycle: [] };
+    if (phase === 'workload') this.work = { cycles: 0, bytesWritten: 0, counts: {}, perCycle: [] };
   }
 
   /** `1 merged=128 reads=256 bytes=4096`: numbers count up from the workload's beginning. */
@@ -153,25 +150,19 @@ export class GuestMarkers {
       return;
     }
     const now = counts(said);
+    const before = work.counts;
     if (
       !now ||
-      now.merged < work.mergedTwoSectorWrites ||
-      now.reads < work.headerReads ||
-      now.bytes < work.bytesWritten
+      now.bytes < work.bytesWritten ||
+      Object.keys(before).some((key) => !((now.counts[key] ?? -1) >= (before[key] ?? 0)))
     ) {
       this.#fault(line, `cycle ${said} takes back what was counted before`);
       return;
     }
-    work.perCycle.push({
-      merged: now.merged - work.mergedTwoSectorWrites,
-      reads: now.reads - work.headerReads,
-    });
-    Object.assign(work, {
-      cycles: cycle,
-      mergedTwoSectorWrites: now.merged,
-      headerReads: now.reads,
-      bytesWritten: now.bytes,
-    });
+    work.perCycle.push(
+      Object.fromEntries(Object.entries(now.counts).map(([key, count]) => [key, count - (before[key] ?? 0)])),
+    );
+    Object.assign(work, { cycles: cycle, counts: now.counts, bytesWritten: now.bytes });
   }
 
   /** Says once more what the last cycle said. */
@@ -183,9 +174,8 @@ export class GuestMarkers {
       !work ||
       !now ||
       value(said, 'cycles') !== work.cycles ||
-      now.merged !== work.mergedTwoSectorWrites ||
-      now.reads !== work.headerReads ||
-      now.bytes !== work.bytesWritten
+      now.bytes !== work.bytesWritten ||
+      JSON.stringify(now.counts) !== JSON.stringify(work.counts)
     )
       this.#fault(line, `done ${said} is not what the cycles say`);
     this.phase = 'done';
@@ -199,9 +189,15 @@ function value(said: string, key: string): number {
   return digits === undefined ? Number.NaN : Number(digits);
 }
 
-function counts(said: string): { merged: number; reads: number; bytes: number } | null {
-  const [merged, reads, bytes] = [value(said, 'merged'), value(said, 'reads'), value(said, 'bytes')];
-  return [merged, reads, bytes].some(Number.isNaN) ? null : { merged, reads, bytes };
+/** `merged=128 reads=256 bytes=4096`, whatever else stands there; null without bytes, or if a number is too large to be exact. */
+function counts(said: string): { counts: Record<string, number>; bytes: number } | null {
+  const found: Record<string, number> = {};
+  for (const [, key = '', digits = ''] of said.matchAll(/(?:^| )([a-z]+)=(\S*)/g)) {
+    if (!/^\d{1,15}$/.test(digits)) return null;
+    if (key !== 'cycles') found[key] = Number(digits);
+  }
+  const { bytes, ...rest } = found;
+  return bytes === undefined ? null : { counts: rest, bytes };
 }
 
 /** A console line longer than this is cut: no kernel or script writes one, and memory has an end. */

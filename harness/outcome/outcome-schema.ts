@@ -27,6 +27,7 @@ export const outcomeSchema = z
       .optional()
       .describe('what that module is; the first outcome.json files do not tell it'),
     scenario: z.string(),
+    bug: z.string().default('iscsi-slab').describe('which bug of the family was sought'),
     trial: z.int().describe('number of the trial in its cell, from 1'),
     cellKey: z
       .string()
@@ -54,9 +55,13 @@ export const outcomeSchema = z
       .object({
         cycles: z.int(),
         bytesWritten: z.int(),
-        mergedTwoSectorWrites: z.int().describe('completed without error'),
-        headerReads: z.int().default(0).describe('AGFs and AGIs that were read from the LUN'),
-        perCycle: z.array(z.object({ merged: z.int(), reads: z.int() })).default([]),
+        mergedTwoSectorWrites: z.int().describe('completed without error; counts.merged'),
+        headerReads: z.int().default(0).describe('AGFs and AGIs that were read from the LUN; counts.reads'),
+        counts: z
+          .record(z.string(), z.int())
+          .default({})
+          .describe('what the bug counts (loopanic bug show): completed without error'),
+        perCycle: z.array(z.record(z.string(), z.int())).default([]),
       })
       .nullable()
       .describe('proof of work'),

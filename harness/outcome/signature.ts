@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import type { Sought } from '../bug/sought.js';
 import type { CrashReport } from './crash-report.js';
 
 /** What a usercopy crash looked like. Lengths and sizes in bytes. */
@@ -9,6 +10,7 @@ export const signatureSchema = z
     address: z.string().optional().describe('kernel address; printed by kernels before 4.16 only'),
     object: z.string().describe('slab cache, or what else the kernel named'),
     length: z.int().describe('bytes that the copy asked for'),
+    offset: z.int().optional().describe('bytes into the object; printed by 4.16 and later'),
     objectSize: z
       .int()
       .nullable()
@@ -16,6 +18,7 @@ export const signatureSchema = z
     objects: z.number().nullable().describe('length / objectSize'),
     bug: z.object({ file: z.string(), line: z.int() }).nullable(),
     comm: z.string(),
+    workqueue: z.string().optional().describe('of a task of a work queue'),
     pid: z.int(),
     cpu: z.int(),
     kernel: z.string().describe('release that the crash report names'),
@@ -40,7 +43,7 @@ export function kmallocObjectSize(cache: string): number | null {
 
 /** The signature of a usercopy report, or null if the report is of another kind or lacks what identifies it. */
 export function signatureOf(report: CrashReport): Signature | null {
-  const { usercopy, cpu, pid, comm, release } = report;
+  const { usercopy, cpu, pid, comm, workqueue, release } = report;
   if (!usercopy || cpu === undefined || pid === undefined || comm === undefined || release === undefined)
     return null;
   const objectSize = kmallocObjectSize(usercopy.object);
@@ -50,10 +53,12 @@ export function signatureOf(report: CrashReport): Signature | null {
     ...(usercopy.address === undefined ? {} : { address: usercopy.address }),
     object: usercopy.object,
     length: usercopy.length,
+    ...(usercopy.offset === undefined ? {} : { offset: usercopy.offset }),
     objectSize,
     objects: objectSize === null ? null : usercopy.length / objectSize,
     bug: report.bug ?? null,
     comm,
+    ...(workqueue === undefined ? {} : { workqueue }),
     pid,
     cpu,
     kernel: release,
@@ -63,16 +68,57 @@ export function signatureOf(report: CrashReport): Signature | null {
 }
 
 /**
- * Why a signature is not the sought one, or null if it is: exposure of k ≥ 2 whole objects of a kmalloc cache, read by
- * `receiver` in tcp_recvmsg. Source of the rule: commit 08b11eaccfcf (libiscsi) and the report of the el7 panic.
+ * Why a signature is not the sought one, or null if it is: an exposure, read by the bug's receiver in tcp_recvmsg, of the kind of copy that the bug is about. Sources of
+ * the rules: commit 08b11eaccfcf (libiscsi) and the report of the el7 panic; check_heap_object() in mm/usercopy.c since 5.18.
  */
-export function whyNotSought(signature: Signature, receiver: string): string | null {
-  const { objects } = signature;
-  if (signature.direction !== 'exposure') return 'it is an overwrite, not an exposure';
-  if (objects === null) return `${signature.object} is not a general-purpose kmalloc cache`;
+export function whyNotSought(signature: Signature, sought: Sought): string | null {
+  return firstDifference(signature, sought)?.why ?? null;
+}
+
+/** The first thing in which a signature is not the sought one, with the number of those before it; null if there is none. */
+function firstDifference(
+  signature: Signature,
+  { bug, receiver }: Sought,
+): { step: number; why: string } | null {
+  const { direction, comm, workqueue, stack } = signature;
+  const differences = [
+    direction === 'exposure' ? null : 'it is an overwrite, not an exposure',
+    bug.copy === 'whole-objects' ? notWholeObjects(signature) : notAcrossPages(signature),
+    receiver.comm.test(comm) ? null : `the reader was ${comm}, not ${receiver.words}`,
+    receiver.workqueue && !receiver.workqueue.test(workqueue ?? '')
+      ? `the reader's work queue was ${workqueue ?? 'not told'}, not ${receiver.words}`
+      : null,
+    stack.includes('tcp_recvmsg') ? null : 'tcp_recvmsg is not in the stack',
+  ];
+  const step = differences.findIndex((why) => why !== null);
+  return step < 0 ? null : { step, why: differences[step] ?? '' };
+}
+
+function notWholeObjects({ objects, object, length }: Signature): string | null {
+  if (objects === null) return `${object} is not a general-purpose kmalloc cache`;
   if (!Number.isInteger(objects) || objects < 2)
-    return `${signature.length} bytes are not two or more whole objects of ${signature.object}`;
-  if (signature.comm !== receiver) return `the reader was ${signature.comm}, not ${receiver}`;
-  if (!signature.stack.includes('tcp_recvmsg')) return 'tcp_recvmsg is not in the stack';
+    return `${length} bytes are not two or more whole objects of ${object}`;
   return null;
+}
+
+/** A compound page has a power of two of bytes, two pages at least; one of them must end within the copy. */
+function notAcrossPages({ object, offset, length }: Signature): string | null {
+  if (object !== 'page alloc') return `${object} is not a page`;
+  if (offset === undefined) return 'where in its page the copy began is not told';
+  for (let end = 8192; end < offset + length; end *= 2) if (end > offset) return null;
+  return `${length} bytes at ${offset} do not run across the end of a compound page`;
+}
+
+/** The first of `soughts` that a signature is; or why it is none, by the one that it comes nearest to. */
+export function matchSought(
+  signature: Signature,
+  soughts: readonly Sought[],
+): { bug: string; why: null } | { bug: null; why: string } {
+  let nearest = { step: -1, why: 'nothing is sought' };
+  for (const sought of soughts) {
+    const difference = firstDifference(signature, sought);
+    if (difference === null) return { bug: sought.bug.id, why: null };
+    if (difference.step > nearest.step) nearest = difference;
+  }
+  return { bug: null, why: nearest.why };
 }

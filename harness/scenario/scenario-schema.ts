@@ -1,18 +1,31 @@
 import * as z from 'zod';
+import { DEFAULT_BUG } from '../bug/family.js';
 import { whyReserved } from './kernel-words.js';
 
-const digest = z.enum(['None', 'CRC32C']);
+const parameters = z.record(z.string(), z.string()).default({});
 
 /** A scenario file: what happens in the guest. Sizes carry their unit in the key; seconds are wall clock. */
 export const scenarioSchema = z
   .strictObject({
     summary: z.string().min(1).describe('one line: what this scenario tries'),
     image: z.string().optional().describe('guest image that its workload needs; default: minimal'),
+    bug: z.string().default(DEFAULT_BUG).describe('which bug of the family it tries (loopanic bug ls)'),
     target: z
+      .string()
+      .optional()
+      .describe(
+        "what serves the LUN: one of the bug's targets (loopanic bug show); default: the first of them",
+      ),
+    where: z
       .enum(['loopback', 'peer'])
       .default('loopback')
-      .describe('where the iSCSI target is: in the guest itself, or in a second guest on a private network'),
-    receiver: z.string().min(1).max(15).default('tgtd').describe('Comm of the process whose read must crash'),
+      .describe('where the target is: in the guest itself, or in a second guest on a private network'),
+    receiver: z
+      .string()
+      .min(1)
+      .max(15)
+      .optional()
+      .describe("Comm of the task whose read must crash; default: the target's own"),
     vm: z
       .strictObject({
         cpus: z.int().min(1).max(64).default(1).describe('online CPUs'),
@@ -78,31 +91,32 @@ export const scenarioSchema = z
           ),
       })
       .prefault({}),
-    iscsi: z
-      .strictObject({
-        headerDigest: digest.default('None'),
-        dataDigest: digest.default('None'),
-        immediateData: z.enum(['Yes', 'No']).default('Yes'),
-      })
-      .prefault({}),
+    transport: parameters.describe("settings of the bug's transport (loopanic bug show), read back"),
+    iscsi: parameters.describe('the same, for the transport iscsi'),
     block: z.strictObject({ nomerges: z.literal([0, 1, 2]).default(0) }).prefault({}),
     workload: z.strictObject({
       name: z.string().regex(/^[a-z][a-z0-9-]*$/, 'must be the name of a folder in scenarios/workloads'),
+      args: z
+        .array(z.string().regex(/^[\w.=:/-]+$/, 'must be one word of letters, digits and . _ = : / -'))
+        .default([])
+        .describe("arguments of the workload's run"),
       cycles: z.int().min(1).max(10000).describe('cycles after which a guest that still runs has survived'),
+      minPerCycle: z
+        .record(z.string(), z.int().min(0))
+        .default({})
+        .describe(
+          'what a cycle must have done to prove anything, by what its bug counts (loopanic bug show)',
+        ),
       minMergedPerCycle: z
         .int()
         .min(0)
         .optional()
-        .describe(
-          'merged AGF+AGI writes without which a cycle proves nothing; default: half of the allocation groups',
-        ),
+        .describe('minPerCycle.merged: merged AGF+AGI writes; default: half of the allocation groups'),
       minHeaderReadsPerCycle: z
         .int()
         .min(0)
-        .default(0)
-        .describe(
-          'reads of AGFs and AGIs from the LUN without which a cycle proves nothing: only what is read anew takes new slab objects',
-        ),
+        .optional()
+        .describe('minPerCycle.reads: reads of AGFs and AGIs from the LUN; default: 0'),
       shuffleObjects: z
         .int()
         .min(0)
@@ -169,7 +183,11 @@ export type Limits = z.output<typeof scenarioSchema>['limits'];
 export type ScenarioFile = z.output<typeof scenarioSchema>;
 
 /** A scenario by its name, with all defaults filled in. */
-export type Scenario = ScenarioFile & { name: string };
+export type Scenario = Omit<ScenarioFile, 'target' | 'iscsi' | 'workload'> & {
+  name: string;
+  target: string;
+  workload: Omit<ScenarioFile['workload'], 'minMergedPerCycle' | 'minHeaderReadsPerCycle'>;
+};
 
 /** A scenario and where its workload's guest scripts are on this host. */
 export interface LoadedScenario {

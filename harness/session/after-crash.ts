@@ -2,6 +2,7 @@ import { readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { writeJson } from '../base/files.js';
 import type { Progress } from '../base/progress.js';
+import type { Sought } from '../bug/sought.js';
 import { analyzeDump } from '../forensics/analyze.js';
 import { findProgram } from '../host/tools.js';
 import { debugVmlinux } from '../kernel/debug-info.js';
@@ -18,13 +19,13 @@ export interface AfterCrash {
   kernel: Kernel;
   /** The trial's folder. */
   dir: string;
-  receiver: string;
+  sought: Sought;
   keep: boolean;
 }
 
 /** Analyses the dump of a trial, if there is one and debug info is at hand, and removes the dump if it is not to be kept. */
 export async function afterCrash(
-  { kernel, dir, receiver, keep }: AfterCrash,
+  { kernel, dir, sought, keep }: AfterCrash,
   progress: Progress,
   signal: AbortSignal,
 ): Promise<Pick<RunTrial, 'dump' | 'analysis'>> {
@@ -50,7 +51,7 @@ export async function afterCrash(
     );
   else {
     const { conclusion, seconds } = await progress.step('analysis of the dump', () =>
-      analyzeDump({ vmcore, vmlinux, receiver, dir }, signal),
+      analyzeDump({ vmcore, vmlinux, sought, dir }, signal),
     );
     analysis = conclusion;
     if (signal.aborted) return { dump: null, analysis: null };

@@ -12,7 +12,7 @@ export async function cellKey(
   dump: DumpMethod,
   scripts: string,
 ): Promise<string> {
-  const { kernel, module, loaded, accel, image, modules, capture, lun } = parts;
+  const { kernel, module, loaded, accel, image, modules, capture, lun, mkfs } = parts;
   return contentKey(
     await programKey(),
     await qemuVersion(),
@@ -23,7 +23,7 @@ export async function cellKey(
     scripts,
     image.key,
     // Cached by content: their names tell what is in them.
-    ...[basename(modules), basename(capture ?? ''), basename(lun), accel, dump],
+    ...[basename(modules), basename(capture ?? ''), basename(lun ?? ''), mkfs.join(' '), accel, dump],
   );
 }
 

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { firstLine, interruptible, UsageError } from '../base/errors.js';
 import { sweepScratch } from '../base/files.js';
 import type { Progress } from '../base/progress.js';
+import { soughtBy } from '../bug/sought.js';
 import { needProgram } from '../host/tools.js';
 import { RunFolder } from '../results/run-folder.js';
 import type { RunCell, RunDocument, RunTrial } from '../results/run-schema.js';
@@ -207,7 +208,7 @@ class Session {
     const earlier = cell.trials.some(({ dump }) => dump?.kept);
     const keep = keepDumps === 'all' || (keepDumps === 'first' && !earlier);
     const dir = join(this.#folder.path, trial.folder);
-    const crash = { kernel, dir, receiver: loaded.scenario.receiver, keep };
+    const crash = { kernel, dir, sought: soughtBy(loaded.scenario), keep };
     try {
       Object.assign(trial, await afterCrash(crash, this.#progress, this.#signal));
     } catch (error) {
@@ -254,7 +255,7 @@ function dumpBytes(request: RunRequest, loaded: LoadedScenario[]): number {
 /** Guests that run at a time must fit into this host's free memory, or the kernel would end some of them. */
 function checkMemory({ jobs = 1 }: RunRequest, loaded: LoadedScenario[]): void {
   const mib = ({ scenario }: LoadedScenario): number =>
-    scenario.vm.memoryMiB * (scenario.target === 'peer' ? 2 : 1);
+    scenario.vm.memoryMiB * (scenario.where === 'peer' ? 2 : 1);
   const guests = Math.min(jobs, loaded.length);
   const needed = guests * Math.max(0, ...loaded.map(mib));
   // Within the limits of a container, too.

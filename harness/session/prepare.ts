@@ -4,10 +4,11 @@ import { join, resolve } from 'node:path';
 import { firstLine, InterruptedError, LoopanicError, UsageError } from '../base/errors.js';
 import { isFile, packageRoot } from '../base/paths.js';
 import type { Progress } from '../base/progress.js';
+import { bugOf, targetOf } from '../bug/family.js';
 import { ensureCaptureArchive } from '../image/capture.js';
 import { ensureImage, type GuestImage, imagePath } from '../image/image.js';
 import { ensureModulesArchives } from '../image/kernel-modules.js';
-import { ensureLun } from '../image/lun.js';
+import { ensureLun, mkfsOptions } from '../image/lun.js';
 import { checkKernelId } from '../kernel/catalogue.js';
 import { ensureKernel } from '../kernel/fetch.js';
 import type { Kernel } from '../kernel/kernel.js';
@@ -18,7 +19,7 @@ import { RULES, type RunCell, type RunDocument } from '../results/run-schema.js'
 import type { MatrixCell } from '../scenario/load-matrix.js';
 import { loadScenario } from '../scenario/load-scenario.js';
 import type { LoadedScenario, Scenario } from '../scenario/scenario-schema.js';
-import type { CellParts, DumpMethod } from '../trial/plan.js';
+import { type CellParts, type DumpMethod, guestModules } from '../trial/plan.js';
 import type { Attendance } from '../trial/run-trial.js';
 import { survivorsNeeded } from '../verdict/statistics.js';
 import { type AccelChoice, chooseAccel } from '../vm/accel.js';
@@ -85,11 +86,20 @@ export async function prepare(
     try {
       kernel = await ensureKernel(cell.kernel, progress);
       accel ??= await chooseAccel(request.accel, kernel.vmlinuz);
-      const module = await ensureModule(cell.module, kernel, progress, request.build, signal);
-      const modules = await ensureModulesArchives(kernel, image.modules);
+      const bug = bugOf(entry.scenario.bug);
+      checkFitness(kernel, bug.id);
+      const place = { kernel, gate: bug.module };
+      const module = await ensureModule(cell.module, place, progress, request.build, signal);
+      const modules = await ensureModulesArchives(
+        kernel,
+        guestModules(kernel, entry.scenario),
+        image.modules,
+      );
       const capture = modules.capture && (await ensureCaptureArchive(image.capture, modules.capture));
-      const lun = await ensureLun(entry.scenario, kernel);
-      const parts = { module, accel: accel.accel, modules: modules.guest, capture, lun };
+      const { ownStorage } = targetOf(entry.scenario.target);
+      const lun = ownStorage ? null : await ensureLun(entry.scenario, kernel);
+      const mkfs = ownStorage ? mkfsOptions(entry.scenario, kernel, GUEST_MKFS) : [];
+      const parts = { module, accel: accel.accel, modules: modules.guest, capture, lun, mkfs };
       const made = { ...parts, kernel, loaded: entry, image };
       const key = await cellKey(made, request.dump, await scriptsKey({ loaded: entry, image }));
       slots.push({ ...slot, kernel, cell: { ...made, key } });
@@ -120,8 +130,17 @@ export type CellSlot = {
 } & ({ cell: CellParts } | { cell: null; why: string });
 
 const DEFAULT_IMAGE = 'minimal';
+/** Version of xfsprogs in the images that make their file system themselves (Debian 12). */
+const GUEST_MKFS = [6, 1] as const;
+
+/** Throws UsageError if a kernel's configuration lacks what a bug needs, unless the kernel was added in spite of it. */
+function checkFitness({ id, profile, forced }: Kernel, bug: string): void {
+  const why = profile.unfitFor[bug];
+  if (why && forced.length === 0)
+    throw new UsageError('unfit-kernel', `kernel ${id} cannot show ${bug}: ${why.join('; ')}`);
+}
 const imageOf = (request: RunRequest, { scenario }: LoadedScenario): string =>
-  request.image ?? scenario.image ?? DEFAULT_IMAGE;
+  request.image ?? scenario.image ?? targetOf(scenario.target).image ?? DEFAULT_IMAGE;
 
 /** Every name of every cell, before anything is fetched, built or booted. */
 export async function checkNames(request: RunRequest): Promise<LoadedScenario[]> {
@@ -131,7 +150,7 @@ export async function checkNames(request: RunRequest): Promise<LoadedScenario[]>
     loaded.push({ ...entry, scenario: request.adjust?.scenario(entry.scenario) ?? entry.scenario });
     await imagePath(imageOf(request, entry));
     await checkKernelId(cell.kernel);
-    await checkModuleId(cell.module, await presentKernel(cell.kernel));
+    await checkModuleId(cell.module, await presentKernel(cell.kernel), bugOf(entry.scenario.bug).module);
   }
   checkControls(request, loaded);
   return loaded;
@@ -167,12 +186,7 @@ function checkControls(
     const [own, other] = [loaded[index], loaded[cell.control]];
     // Whether pairs must be merged is what some cells are about.
     const told = (entry: LoadedScenario | undefined): string => {
-      const {
-        cycles: _,
-        minMergedPerCycle: __,
-        minHeaderReadsPerCycle: ___,
-        ...work
-      } = entry?.scenario.workload ?? {};
+      const { cycles: _, minPerCycle: __, ...work } = entry?.scenario.workload ?? {};
       return JSON.stringify([entry?.workloadDir, work]);
     };
     const [cycles = 0, least = 0] = [own, other].map((entry) => entry?.scenario.workload.cycles);

@@ -4,6 +4,7 @@ import * as z from 'zod';
 import { firstLine, hasErrno, UsageError } from '../base/errors.js';
 import { writeJson } from '../base/files.js';
 import type { Progress } from '../base/progress.js';
+import { DEFAULT_BUG } from '../bug/family.js';
 import type { TrialEnd } from '../outcome/decide.js';
 import { outcomeSchema, type TrialOutcome } from '../outcome/outcome-schema.js';
 import type { RunFolder } from '../results/run-folder.js';
@@ -143,7 +144,9 @@ async function cutOff(
     schemaVersion: 1,
     kernel: cell.kernel,
     module: cell.module,
+    ...(cell.moduleInfo ? { moduleInfo: cell.moduleInfo } : {}),
     scenario: cell.scenario,
+    bug: String(cell.scenarioDefinition?.bug ?? DEFAULT_BUG),
     trial: number,
     cellKey: cell.key,
     seed: firstSeed === null ? 0 : firstSeed + number - 1,

@@ -1,6 +1,7 @@
 import { createReadStream } from 'node:fs';
 import { join } from 'node:path';
 import { firstLine, hasErrno, InfraError } from '../base/errors.js';
+import { soughtBy } from '../bug/sought.js';
 import { classifyLines, type LogEvidence, type LogVerdict } from '../outcome/classify.js';
 import { decideOutcome, type TrialEnd } from '../outcome/decide.js';
 import { FactReader } from '../outcome/guest-facts.js';
@@ -30,7 +31,9 @@ export type ReadingPlan = Pick<
   'kernel' | 'module' | 'trial' | 'cellKey' | 'seed' | 'token' | 'accel' | 'expected'
 > & {
   profile: Pick<TrialPlan['profile'], 'hardenedUsercopyBuilt'>;
-  scenario: Pick<TrialPlan['scenario'], 'name' | 'receiver' | 'target'>;
+  scenario: Pick<TrialPlan['scenario'], 'name' | 'bug' | 'target' | 'where'> & {
+    receiver?: string | undefined;
+  };
   /** The first plans do not have it. */
   moduleInfo?: TrialPlan['moduleInfo'];
 };
@@ -45,7 +48,7 @@ export async function concludeTrial(
   end: TrialEnd,
   timings: Record<string, number>,
 ): Promise<TrialOutcome> {
-  const { receiver, target } = plan.scenario;
+  const soughts = [soughtBy(plan.scenario)];
   const markers = new GuestMarkers(plan.token);
   const console = await readLines(dir, TRIAL_FILES.console, (line) => void markers.push(line));
   const facts = new FactReader(plan.token);
@@ -53,11 +56,12 @@ export async function concludeTrial(
   const { kernelLog } = facts;
   const peerMarkers = new GuestMarkers(plan.token);
   const readPeer = (line: LogLine): void => void peerMarkers.push(line);
-  const peerConsole = target === 'peer' ? await readLines(dir, TRIAL_FILES.peerConsole, readPeer) : [];
+  const peerConsole =
+    plan.scenario.where === 'peer' ? await readLines(dir, TRIAL_FILES.peerConsole, readPeer) : [];
 
-  const own = classifyLines(console, receiver);
-  const peer = classifyLines(peerConsole, receiver);
-  const kernel = newsOf(classifyLines(kernelLog.lines, receiver), own);
+  const own = classifyLines(console, soughts);
+  const peer = classifyLines(peerConsole, soughts);
+  const kernel = newsOf(classifyLines(kernelLog.lines, soughts), own);
   // The guest with the target is part of the trial: what it says counts as much. And what a console lost, the kernel's own log may have.
   const sources = [
     { log: own, file: TRIAL_FILES.console },
@@ -90,6 +94,7 @@ export async function concludeTrial(
     module: plan.module,
     ...(plan.moduleInfo ? { moduleInfo: plan.moduleInfo } : {}),
     scenario: plan.scenario.name,
+    bug: plan.scenario.bug,
     trial: plan.trial,
     cellKey: plan.cellKey,
     seed: plan.seed,
@@ -102,7 +107,11 @@ export async function concludeTrial(
     timings,
     accel: plan.accel,
     guest,
-    workload: markers.work,
+    workload: markers.work && {
+      ...markers.work,
+      mergedTwoSectorWrites: markers.work.counts.merged ?? 0,
+      headerReads: markers.work.counts.reads ?? 0,
+    },
     evidence: crash.log.evidence.map(cite(crash.file)),
     warnings: sources.flatMap(({ log, file }) => log.warnings.map(cite(file))),
   };

@@ -78,7 +78,7 @@ async function boot(
         memoryMiB: plan.scenario.vm.memoryMiB,
         kernel: plan.files.kernel,
         kernelArgs: kernelArgs({ ...plan, dump: 'none' }),
-        disk: plan.files.lun,
+        ...(plan.files.lun === null ? {} : { disk: plan.files.lun }),
         ...(plan.files.rootDisk === null ? {} : { rootDisk: plan.files.rootDisk }),
         link: { socket, end: 'makes' },
       },

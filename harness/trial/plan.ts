@@ -1,4 +1,5 @@
 import { randomBytes, randomInt } from 'node:crypto';
+import { bugOf, targetOf, transportOf } from '../bug/family.js';
 import type { GuestImage } from '../image/image.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { KernelProfile } from '../kernel/profile.js';
@@ -23,7 +24,9 @@ export interface TrialPlan {
   scenario: Scenario;
   accel: Accel;
   /** What the kernel's profile says of its guests. */
-  profile: Pick<KernelProfile, 'hardenedUsercopyBuilt' | 'freelistRandom' | 'modules' | 'optionalModules'>;
+  profile: Pick<KernelProfile, 'hardenedUsercopyBuilt' | 'freelistRandom'> & GuestModules;
+  /** Options of mkfs.xfs, where the guest makes the file system; else it is on the LUN already. */
+  mkfs: string[];
   /** Memory kept for the crash kernel. */
   crashkernelMiB: number;
   /** How a crash is captured. */
@@ -38,12 +41,27 @@ export interface TrialPlan {
     rootDisk: string | null;
     imageScript: string;
     modules: string;
-    lun: string;
+    lun: string | null;
     workload: string;
     /** The module under test, and where the guest finds it. */
     module: { from: string; to: string };
   };
   expected: Expected;
+}
+
+/** Modules that a guest loads, in order; of the optional ones those that its kernel has, before the others. */
+export interface GuestModules {
+  modules: readonly string[];
+  optionalModules: readonly string[];
+}
+
+/** What the guests of a scenario load: what every guest does, and what its bug's transport and target do. */
+export function guestModules({ profile }: Kernel, scenario: Scenario): GuestModules {
+  const [transport, target] = [transportOf(bugOf(scenario.bug).transport), targetOf(scenario.target)];
+  return {
+    modules: [...new Set([...profile.modules, ...target.modules, ...transport.modules])],
+    optionalModules: [...profile.optionalModules, ...(target.optionalModules ?? [])],
+  };
 }
 
 /** `kdump`: the guest's own crash kernel, then QEMU if that fails; `qmp`: QEMU alone; `none`: the serial log is all. */
@@ -59,7 +77,10 @@ export interface CellParts {
   modules: string;
   /** The crash kernel's initramfs; null if this kernel cannot be one. */
   capture: string | null;
-  lun: string;
+  /** Null if the target keeps its data itself. */
+  lun: string | null;
+  /** Options for the guest's own mkfs.xfs; empty with a LUN. */
+  mkfs: string[];
   /** Names all of these, and the program that runs them. */
   key: string;
 }
@@ -81,6 +102,7 @@ export function planTrial(parts: CellParts, trial: number, seed: number, dump: D
   const { kernel, module, loaded, accel } = parts;
   const { scenario } = loaded;
   const { profile } = kernel;
+  const bug = bugOf(scenario.bug);
   const crash =
     dump === 'kdump' && parts.capture !== null ? { kernel: kernel.vmlinuz, initramfs: parts.capture } : null;
   return {
@@ -97,9 +119,9 @@ export function planTrial(parts: CellParts, trial: number, seed: number, dump: D
     profile: {
       hardenedUsercopyBuilt: profile.hardenedUsercopyBuilt,
       freelistRandom: profile.freelistRandom,
-      modules: profile.modules,
-      optionalModules: profile.optionalModules,
+      ...guestModules(kernel, scenario),
     },
+    mkfs: parts.mkfs,
     crashkernelMiB: scenario.vm.crashkernelMiB ?? profile.crashkernelMiB,
     files: {
       kernel: kernel.vmlinux ?? kernel.vmlinuz,
@@ -110,7 +132,7 @@ export function planTrial(parts: CellParts, trial: number, seed: number, dump: D
       modules: parts.modules,
       lun: parts.lun,
       workload: loaded.workloadDir,
-      module: { from: module.file, to: `lib/modules/${kernel.release}/kernel/drivers/scsi/libiscsi_tcp.ko` },
+      module: { from: module.file, to: `lib/modules/${kernel.release}/kernel/${bug.module.path}` },
     },
     expected: {
       hardenedUsercopy: scenario.kernel.hardenedUsercopy,
@@ -119,20 +141,22 @@ export function planTrial(parts: CellParts, trial: number, seed: number, dump: D
       sectorSize: scenario.filesystem.sectorSize,
       blockSize: scenario.filesystem.blockSize,
       nomerges: scenario.block.nomerges,
-      headerDigest: scenario.iscsi.headerDigest,
-      dataDigest: scenario.iscsi.dataDigest,
+      transport: { ...scenario.transport, targetAddress: TARGET_ADDRESS[scenario.where] },
       slubMinOrder: scenario.kernel.slubMinOrder ?? null,
       slubMaxOrder: scenario.kernel.slubMaxOrder ?? null,
       redZone: scenario.kernel.slubDebug?.split(',')[0]?.includes('Z') ?? false,
-      targetAddress: TARGET_ADDRESS[scenario.target],
+      loopback: scenario.where === 'loopback',
       onlineCpus: scenario.vm.cpus,
       allocationGroups: scenario.filesystem.allocationGroups,
       writebackCentiseconds: scenario.filesystem.writebackCentiseconds ?? null,
-      immediateData: scenario.iscsi.immediateData,
       cycles: scenario.workload.cycles,
-      minMergedPerCycle:
-        scenario.workload.minMergedPerCycle ?? Math.floor(scenario.filesystem.allocationGroups / 2),
-      minHeaderReadsPerCycle: scenario.workload.minHeaderReadsPerCycle,
+      proof: bug.counters.map(({ key, leastInAll = 0, words, tooFew }) => ({
+        key,
+        least: scenario.workload.minPerCycle[key] ?? 0,
+        leastInAll,
+        words,
+        tooFew,
+      })),
     },
   };
 }
@@ -161,6 +185,7 @@ export function kernelArgs(plan: TrialPlan): string[] {
     ...(plan.files.rootDisk === null
       ? []
       : ['net.ifnames=0', 'systemd.show_status=1', 'systemd.log_color=0', 'selinux=0']),
+    ...(transportOf(bugOf(plan.scenario.bug).transport).kernelArgs ?? []),
     ...kernel.extraArgs,
   ];
 }
@@ -168,12 +193,19 @@ export function kernelArgs(plan: TrialPlan): string[] {
 /** The plan's part that the guest's scripts read: shell assignments, one a line. */
 export function guestPlan(plan: TrialPlan, hold: boolean, role: GuestRole): string {
   const { scenario } = plan;
-  const { headerDigest, dataDigest, immediateData } = scenario.iscsi;
-  const connection = 'node.conn[0].iscsi';
+  const bug = bugOf(scenario.bug);
+  const transport = transportOf(bug.transport);
   const values: Record<string, string | number> = {
     TOKEN: plan.token,
     ROLE: role,
-    TARGET: TARGET_ADDRESS[scenario.target],
+    MODULE: bug.module.name,
+    TRANSPORT: transport.id,
+    TARGET: scenario.target,
+    TARGET_ADDRESS: TARGET_ADDRESS[scenario.where],
+    PORTS: transport.ports.join(' '),
+    DISK: transport.disk,
+    TRACE_SECTORS: bug.requestSectors,
+    MKFS: plan.mkfs.join(' '),
     ADDRESS: role === 'target' ? TARGET_ADDRESS.peer : INITIATOR_ADDRESS,
     SEED: plan.seed,
     HOLD: hold ? 1 : 0,
@@ -181,20 +213,17 @@ export function guestPlan(plan: TrialPlan, hold: boolean, role: GuestRole): stri
     OPTIONAL_MODULES: plan.profile.optionalModules.join(' '),
     KDUMP: plan.dump === 'kdump' && role !== 'target' ? 1 : 0,
     PIN_CPU: scenario.vm.pinCpu ?? '',
-    TARGET_PARAMS: `HeaderDigest=${headerDigest} DataDigest=${dataDigest} ImmediateData=${immediateData}`,
-    INITIATOR_PARAMS: [
-      `${connection}.HeaderDigest=${headerDigest}`,
-      `${connection}.DataDigest=${dataDigest}`,
-      `node.session.iscsi.ImmediateData=${immediateData}`,
-    ].join(' '),
     NOMERGES: scenario.block.nomerges,
     WRITEBACK: scenario.filesystem.writebackCentiseconds ?? '',
     ALLOCATION_GROUPS: scenario.filesystem.allocationGroups,
     SECTOR_SIZE: scenario.filesystem.sectorSize,
     CYCLES: scenario.workload.cycles,
+    WORKLOAD_ARGS: scenario.workload.args.join(' '),
     // Without random free lists there is no luck to deal anew.
     SHUFFLE_OBJECTS: plan.profile.freelistRandom ? scenario.workload.shuffleObjects : 0,
     SHUFFLE_SIZE: scenario.workload.shuffleSize,
+    // What the transport is asked for, by the names of its settings.
+    ...Object.fromEntries(Object.entries(scenario.transport).map(([key, value]) => [`SET_${key}`, value])),
   };
   return Object.entries(values)
     .map(([name, value]) => `${name}='${String(value).replaceAll("'", "'\\''")}'\n`)

@@ -139,7 +139,7 @@ async function watch(
   try {
     const keys = makeSshKeys();
     const { scenario } = plan;
-    const peered = scenario.target === 'peer';
+    const peered = scenario.where === 'peer';
     await using initramfs = await openInitramfs(plan, keys, attendance.hold, peered ? 'initiator' : 'both');
     callbacks.onStatus?.(peered ? 'the target guest boots' : 'boot');
     await using peer = peered ? await startPeer(plan, dir, keys, signal) : null;
@@ -159,7 +159,7 @@ async function watch(
         memoryMiB: scenario.vm.memoryMiB,
         kernel: plan.files.kernel,
         kernelArgs: kernelArgs(plan),
-        ...(peer ? { link: peer.link } : { disk: plan.files.lun }),
+        ...(peer ? { link: peer.link } : plan.files.lun === null ? {} : { disk: plan.files.lun }),
         ...(plan.files.rootDisk === null ? {} : { rootDisk: plan.files.rootDisk }),
         ...(plan.dump === 'kdump' ? { dumpPorts: dumpPorts(dir) } : {}),
       },

@@ -22,6 +22,13 @@ fact_file() {
     fact "$1" "$fact_value"
 }
 
+# fact_word KEY FILE WORD0 WORD1: what a file that says 0 or 1 means.
+fact_word() {
+    [ -r "$2" ] || return 0
+    read -r fact_value <"$2" || return 0
+    case $fact_value in 0) fact "$1" "$3" ;; 1) fact "$1" "$4" ;; *) fact "$1" "$fact_value" ;; esac
+}
+
 phase() {
     PHASE=$1
     say "phase $1"
@@ -49,6 +56,17 @@ need() {
     [ -z "$need_output" ] || echo "$need_output"
 }
 
+# put VALUE FILE: writes to a file of configfs or sysfs.
+put() {
+    put_output=$( (echo "$1" >"$2") 2>&1) || die "the kernel refuses $1 for $2: $put_output"
+}
+
+# mount_configfs: sets CONFIG.
+mount_configfs() {
+    CONFIG=/sys/kernel/config
+    grep -q " $CONFIG configfs " /proc/mounts || need mount -t configfs configfs $CONFIG
+}
+
 # await SECONDS WHAT COMMAND...: poll until COMMAND holds.
 await() {
     await_left=$(($1 * 20))
@@ -64,11 +82,12 @@ await() {
 # A workload reports through these: proof of what it did, read from the kernel's own counters and trace of completed requests.
 work_begin() {
     PHASE=workload
-    WORK_MERGED=0 WORK_READS=0
-    read -r _ _ _ _ _ _ WORK_BASE _ </sys/block/sda/stat
+    WORK_TOTAL=
+    read -r _ _ _ _ _ _ WORK_BASE _ <"/sys/block/$DISK/stat"
 }
 
-# work_counts: merged writes of AGF and AGI, and reads of either, that the LUN completed since the cycle began.
+# work_counts: what the LUN completed since the cycle began, as KEY=NUMBER words; a workload of another bug has one of its own.
+# Here: merged writes of AGF and AGI, reads of either, and headers written, alone or merged.
 # AGF and AGI are sectors 1 and 2 of a group: a two-sector write at 1 is the merged pair, a read of one sector at either is a header that came
 # from the LUN. Line: "… block_rq_complete: 8,0 WM () 1 + 2 [0]"; since 6.10 the priority comes before the error. A request that failed is no work.
 work_counts() {
@@ -76,24 +95,27 @@ work_counts() {
         /block_rq_complete:/ && $NF == "[0]" {
             for (i = 2; i < NF; i++) if ($i == "+") { sector = $(i - 1) % group; count = $(i + 1); break }
             for (i = 2; i < NF; i++) if ($i == "block_rq_complete:") { kind = $(i + 2); break }
-            if (kind ~ /W/ && count == 2 && sector == 1) merged++
+            if (kind ~ /W/ && count == 2 && sector == 1) { merged++; headers += 2 }
+            if (kind ~ /W/ && count == 1 && (sector == 1 || sector == 2)) headers++
             if (kind ~ /R/ && count == 1 && (sector == 1 || sector == 2)) reads++
         }
-        END { print merged + 0, reads + 0 }' "$TRACING/trace"
+        END { print "merged=" merged + 0, "reads=" reads + 0, "headers=" headers + 0 }' "$TRACING/trace"
 }
 
 # headers_read: the second of these.
 headers_read() {
-    work_counts | cut -d ' ' -f 2
+    work_counts | sed 's/.*reads=\([0-9]*\).*/\1/'
 }
 
 # work_cycle N: cycle N is over.
 work_cycle() {
     work_now=$(work_counts)
     echo >"$TRACING/trace"
-    WORK_MERGED=$((WORK_MERGED + ${work_now% *})) WORK_READS=$((WORK_READS + ${work_now#* }))
-    read -r _ _ _ _ _ _ work_sectors _ </sys/block/sda/stat
-    WORK_DONE="merged=$WORK_MERGED reads=$WORK_READS bytes=$(((work_sectors - WORK_BASE) * 512))"
+    WORK_TOTAL=$(echo "$WORK_TOTAL $work_now" | tr ' ' '\n' | awk -F = '
+        NF == 2 { if (!($1 in sum)) order[++n] = $1; sum[$1] += $2 }
+        END { for (i = 1; i <= n; i++) printf "%s=%d ", order[i], sum[order[i]] }')
+    read -r _ _ _ _ _ _ work_sectors _ <"/sys/block/$DISK/stat"
+    WORK_DONE="${WORK_TOTAL}bytes=$(((work_sectors - WORK_BASE) * 512))"
     say "cycle $1 $WORK_DONE"
 }
 

@@ -10,16 +10,16 @@ image_kdump() {
     need kexec -p -c --no-checks /loopanic/kdump/vmlinuz --initrd=/loopanic/kdump/initramfs --command-line="$1"
 }
 
-# image_target ADDRESS
-image_target() {
+# image_tgtd ADDRESS
+image_tgtd() {
     tgtd --iscsi portal="$1:3260"
 }
 
-# image_login INITIATOR TARGET NAME=VALUE...
-image_login() {
+# image_iscsi_login INITIATOR TARGET NAME=VALUE...
+image_iscsi_login() {
     login_initiator=$1 login_target=$2
     shift 2
     login_params=
     for p in "$@"; do login_params="$login_params --param $p"; done
-    need iscsistart --initiatorname "$login_initiator" --targetname "$login_target" --tgpt 1 --address "$TARGET" --port 3260 $login_params
+    need iscsistart --initiatorname "$login_initiator" --targetname "$login_target" --tgpt 1 --address "$TARGET_ADDRESS" --port 3260 $login_params
 }

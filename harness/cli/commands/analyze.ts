@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import { EXIT, InterruptedError, UsageError } from '../../base/errors.js';
 import { exists } from '../../base/files.js';
+import { soughtIn } from '../../bug/sought.js';
 import { analyzeDump } from '../../forensics/analyze.js';
 import { type Context, printResult, progressFor } from '../context.js';
 
@@ -8,7 +9,8 @@ export interface AnalyzeArgs {
   vmcore: string;
   vmlinux: string;
   modules?: string | undefined;
-  receiver: string;
+  bug: string;
+  receiver?: string | undefined;
   output?: string | undefined;
   json: boolean;
 }
@@ -28,7 +30,7 @@ export async function analyze(args: AnalyzeArgs, { signal }: Context): Promise<n
       {
         vmcore: resolve(args.vmcore),
         vmlinux: resolve(args.vmlinux),
-        receiver: args.receiver,
+        sought: soughtIn(args),
         ...(args.modules === undefined ? {} : { modules: resolve(args.modules) }),
         ...(args.output === undefined ? {} : { dir: resolve(args.output) }),
       },

@@ -1,13 +1,19 @@
 import { readFile } from 'node:fs/promises';
 import { text } from 'node:stream/consumers';
 import { UsageError } from '../../base/errors.js';
+import { soughtAmong } from '../../bug/sought.js';
 import { classifyLog, type LogVerdict } from '../../outcome/classify.js';
 import { printResult, STDIN } from '../context.js';
 
 /** `loopanic classify LOG|-`: what a kernel log from anywhere shows. */
-export async function classify(args: { log: string; receiver: string; json: boolean }): Promise<number> {
+export async function classify(args: {
+  log: string;
+  bug?: string | undefined;
+  receiver?: string | undefined;
+  json: boolean;
+}): Promise<number> {
   const log = await readLog(args.log);
-  const verdict = classifyLog(log, args.receiver);
+  const verdict = classifyLog(log, soughtAmong(args));
   printResult(args.json, verdict, () => describe(verdict));
   return 0;
 }
@@ -23,7 +29,8 @@ async function readLog(path: string): Promise<string> {
 }
 
 function describe(verdict: LogVerdict): string[] {
-  const lines = [`${verdict.outcome}${verdict.corrupted ? ' (corrupted)' : ''}: ${verdict.reason}`];
+  const bug = verdict.bug === null ? '' : ` ${verdict.bug}`;
+  const lines = [`${verdict.outcome}${bug}${verdict.corrupted ? ' (corrupted)' : ''}: ${verdict.reason}`];
   const { signature } = verdict;
   if (signature) {
     const bug = signature.bug ? `${signature.bug.file}:${signature.bug.line}` : 'unknown';

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { EXIT, interruptible, UsageError } from '../../base/errors.js';
 import { imagesDir } from '../../base/paths.js';
+import { gateModules } from '../../bug/family.js';
 import { addKernel } from '../../kernel/add.js';
 import { buildKernel, builtId } from '../../kernel/build-kernel.js';
 import { catalogue, catalogueEntry } from '../../kernel/catalogue.js';
@@ -30,7 +31,7 @@ export async function kernelList(args: { json: boolean }): Promise<number> {
         compiler: kernel?.compiler ?? null,
         hardenedUsercopy: kernel?.profile.hardenedUsercopyBuilt ?? null,
         debugInfo: kernel ? (await debugVmlinux(kernel)) !== null : null,
-        modules: kernel ? await modulesOf(kernel) : [],
+        modules: kernel ? await allModulesOf(kernel) : [],
         unfit: kernel?.profile.unfit ?? [],
         packages: kernel?.packages ?? [],
       };
@@ -51,6 +52,15 @@ export async function kernelList(args: { json: boolean }): Promise<number> {
     ]),
   );
   return EXIT.ok;
+}
+
+/** Modules that are there for a kernel; of other bugs than the usual one with the name of what they stand in for. */
+async function allModulesOf(kernel: Kernel): Promise<string[]> {
+  const names: string[] = [];
+  for (const gate of gateModules())
+    for (const name of await modulesOf({ kernel, gate }))
+      names.push(gate === gateModules()[0] ? name : `${gate.name}:${name}`);
+  return names;
 }
 
 /** `loopanic kernel fetch ID`: the newest version that the catalogue's suite has, or the packages that its entry names. */

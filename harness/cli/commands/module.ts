@@ -1,22 +1,28 @@
 import { EXIT, interruptible, UsageError } from '../../base/errors.js';
+import { bugOf, gateModules } from '../../bug/family.js';
 import { ensureKernel } from '../../kernel/fetch.js';
 import type { BuildOptions } from '../../module/build.js';
 import { codeText } from '../../module/identity.js';
 import { ensureModule, type Module, type NamedModule, nameModule, variants } from '../../module/module.js';
 import { type Context, printResult, progressFor, table } from '../context.js';
 
-/** `loopanic module ls`: what can stand in for libiscsi_tcp.ko. */
+/** `loopanic module ls`: what can stand in for each module of the family. */
 export async function moduleList(args: { json: boolean }): Promise<number> {
-  const known = Object.entries(await variants()).map(([id, { summary }]) => ({ id, summary }));
-  const rows = [{ id: 'stock', summary: "the kernel's own module, as it is" }, ...known];
+  const rows: { id: string; of: string; summary: string }[] = [];
+  for (const gate of gateModules()) {
+    rows.push({ id: 'stock', of: gate.name, summary: "the kernel's own module, as it is" });
+    for (const [id, { summary }] of Object.entries(await variants(gate)))
+      rows.push({ id, of: gate.name, summary });
+  }
   printResult(args.json, rows, () =>
-    table([['MODULE', 'SUMMARY'], ...rows.map((row) => [row.id, row.summary])]),
+    table([['OF', 'MODULE', 'SUMMARY'], ...rows.map((row) => [row.of, row.id, row.summary])]),
   );
   return EXIT.ok;
 }
 
 export interface ModuleBuildArgs extends BuildOptions {
   kernel: string;
+  bug: string;
   names: string[];
   patch: string[];
   source?: string | undefined;
@@ -29,14 +35,16 @@ export interface ModuleBuildArgs extends BuildOptions {
 export async function moduleBuild(args: ModuleBuildArgs, { signal }: Context): Promise<number> {
   const own = ownModule(args);
   const progress = progressFor();
-  const names = args.names.length > 0 ? args.names : Object.keys(await variants());
+  const gate = bugOf(args.bug).module;
+  const names = args.names.length > 0 ? args.names : Object.keys(await variants(gate));
   const kernel = await interruptible(ensureKernel(args.kernel, progress), signal);
+  const place = { kernel, gate };
   const made: Module[] = [];
-  if (own) made.push(await nameModule(own, kernel, progress, args, signal));
+  if (own) made.push(await nameModule(own, place, progress, args, signal));
   else {
     // A builder that is named is asked to build, whatever is there.
     const anew = args.builder !== 'auto';
-    for (const name of names) made.push(await ensureModule(name, kernel, progress, args, signal, anew));
+    for (const name of names) made.push(await ensureModule(name, place, progress, args, signal, anew));
   }
   const built = made.map(({ id, file, info, identity }) => ({
     id,

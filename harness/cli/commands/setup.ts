@@ -7,6 +7,8 @@ import { ensureImage } from '../../image/image.js';
 import { ensureModulesArchives } from '../../image/kernel-modules.js';
 import { ensureBuildTree } from '../../kernel/build-tree.js';
 import { ensureKernel } from '../../kernel/fetch.js';
+import { loadScenario } from '../../scenario/load-scenario.js';
+import { guestModules } from '../../trial/plan.js';
 import { chooseAccel } from '../../vm/accel.js';
 import { printResult, progressFor } from '../context.js';
 
@@ -23,7 +25,8 @@ export async function setup(args: {
     const installed = await installPackages(progress, args.tests);
     const image = await ensureImage(args.image, progress);
     const kernel = await ensureKernel(args.kernel, progress);
-    await ensureModulesArchives(kernel, image.modules);
+    const { scenario } = await loadScenario('xfs-loopback');
+    await ensureModulesArchives(kernel, guestModules(kernel, scenario), image.modules);
     await ensureBuildTree(kernel, progress);
     const accel = await chooseAccel('auto', kernel.vmlinuz);
     return {

@@ -1,5 +1,7 @@
 import { firstLine, interruptible, LoopanicError, UsageError } from '../../base/errors.js';
 import type { Progress } from '../../base/progress.js';
+import type { Bug } from '../../bug/bug.js';
+import { bugOf } from '../../bug/family.js';
 import { checkKernelId } from '../../kernel/catalogue.js';
 import { ensureKernel } from '../../kernel/fetch.js';
 import { presentKernel } from '../../kernel/store.js';
@@ -8,6 +10,7 @@ import { codeText } from '../../module/identity.js';
 import { checkModuleId, ensureModule } from '../../module/module.js';
 import { moduleText } from '../../report/cell-state.js';
 import type { RunDocument } from '../../results/run-schema.js';
+import { loadScenario } from '../../scenario/load-scenario.js';
 import type { KeepDumps } from '../../session/after-crash.js';
 import { executeRun } from '../../session/execute.js';
 import type { DumpMethod } from '../../trial/plan.js';
@@ -37,8 +40,9 @@ export interface ValidateArgs extends BuildOptions {
 export async function validate(args: ValidateArgs, { signal }: Context): Promise<number> {
   const progress = progressFor();
   await checkKernelId(args.kernel);
-  await checkModuleId(args.module, await presentKernel(args.kernel));
-  const control = args.control ?? (await interruptible(chooseControl(args, progress, signal), signal));
+  const bug = bugOf((await loadScenario(args.scenario)).scenario.bug);
+  await checkModuleId(args.module, await presentKernel(args.kernel), bug.module);
+  const control = args.control ?? (await interruptible(chooseControl(args, bug, progress, signal), signal));
   const { kernel, module, scenario, image, trials, retries, confidence, dump, keepDumps, results, accel } =
     args;
   if (control === module)
@@ -73,12 +77,17 @@ export async function validate(args: ValidateArgs, { signal }: Context): Promise
   return exitCodeOf(result.document);
 }
 
-/** The kernel with the fix reverted; where that cannot be built, its own module, which is a control only if it panics. */
-async function chooseControl(args: ValidateArgs, progress: Progress, signal: AbortSignal): Promise<string> {
+/** The bug's own control; where that cannot be built, the kernel's own module, which is a control only if it panics. */
+async function chooseControl(
+  args: ValidateArgs,
+  { control, module: gate }: Bug,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<string> {
   const kernel = await ensureKernel(args.kernel, progress);
   try {
-    await ensureModule('unpatched', kernel, progress, args, signal);
-    return 'unpatched';
+    await ensureModule(control, { kernel, gate }, progress, args, signal);
+    return control;
   } catch (error) {
     if (!(error instanceof LoopanicError) || signal.aborted) throw error;
     progress.line(`positive control: the kernel's stock module, for ${firstLine(error)}`);

@@ -64,7 +64,7 @@ const faults: [mode: string, outcome: Outcome, reason: RegExp][] = [
   ['cycle-twice', 'infra-error', /cycle 2 .*follows cycle 2/],
   ['phase-missing', 'infra-error', /never said that it was in phase/],
   ['one-cycle-idle', 'infra-error', /cycle 2 completed 0 merged/],
-  ['headers-cached', 'infra-error', /cycle 1 read 0 AG headers/],
+  ['headers-cached', 'infra-error', /cycle 1 completed 0 reads of AG headers/],
   ['huge-numbers', 'infra-error', /the console is not whole/],
   ['wrong-token', 'hung', /no output/],
   ['step-fails', 'infra-error', /a step failed in the guest: mount/],

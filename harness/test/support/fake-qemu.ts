@@ -15,9 +15,10 @@ interface Plan {
   module: string;
   trial: number;
   token: string;
-  scenario: { target: string };
-  expected: Record<string, string | number | boolean | null> & {
+  scenario: { where: string };
+  expected: Record<string, unknown> & {
     module: { srcversion: string; buildId: string | null };
+    transport: Record<string, string>;
   };
 }
 
@@ -97,7 +98,7 @@ function facts(changed: Record<string, string> = {}): void {
     'module.srcversion': expected.module.srcversion,
     'module.buildId': expected.module.buildId ?? '',
     'usercopy.checks': expected.hardenedUsercopy === 'on' ? '17' : '0',
-    'session.localPort': 'A1B2',
+    'session.localPorts': 'A1B2',
     release: String(expected.release),
     cmdline: args[args.indexOf('-append') + 1] ?? '',
     'cpus.online': number('onlineCpus') > 1 ? `0-${number('onlineCpus') - 1}` : '0',
@@ -109,10 +110,9 @@ function facts(changed: Record<string, string> = {}): void {
     'filesystem.blockSize': String(expected.blockSize),
     'filesystem.allocationGroups': String(groups),
     'filesystem.writebackCentiseconds': String(expected.writebackCentiseconds ?? 3000),
-    'iscsi.header_digest': expected.headerDigest === 'None' ? '0' : '1',
-    'iscsi.data_digest': expected.dataDigest === 'None' ? '0' : '1',
-    'iscsi.immediate_data': expected.immediateData === 'Yes' ? '1' : '0',
-    'iscsi.persistent_address': String(expected.targetAddress),
+    ...Object.fromEntries(
+      Object.entries(expected.transport).map(([key, value]) => [`transport.${key}`, value]),
+    ),
     ...changed,
   };
   fact(...Object.entries(told).map(([key, value]) => `${key} ${value}`));
@@ -124,7 +124,7 @@ function boot(): void {
   fact(`module.srcversion ${expected.module.srcversion}`, `module.buildId ${expected.module.buildId ?? ''}`);
 }
 function mounted(changed: Record<string, string> = {}): void {
-  if (plan.scenario.target !== 'peer') mark('phase target');
+  if (plan.scenario.where !== 'peer') mark('phase target');
   mark('phase login');
   mark('phase mount');
   facts(changed);
@@ -357,7 +357,7 @@ const BEHAVIOURS: Record<string, () => void> = {
     toWorkload();
     work();
     done();
-    finish({ 'session.localPort': 'C3D4' });
+    finish({ 'session.localPorts': 'C3D4' });
   },
   'another-module': () => {
     toWorkload({ 'module.buildId': 'beef', 'module.srcversion': 'BEEF' });

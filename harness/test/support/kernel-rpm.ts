@@ -4,11 +4,14 @@ import { execa } from 'execa';
 import { buildOnce } from '../../base/files.js';
 import { cacheDir, imagesDir } from '../../base/paths.js';
 import { silentProgress } from '../../base/progress.js';
+import { bugOf } from '../../bug/family.js';
 import { ensureModulesArchives } from '../../image/kernel-modules.js';
 import { ensureBuildTree } from '../../kernel/build-tree.js';
 import { ensureKernel } from '../../kernel/fetch.js';
 import { stockModulePath } from '../../kernel/kernel.js';
 import { ensureModule } from '../../module/module.js';
+import { loadScenario } from '../../scenario/load-scenario.js';
+import { guestModules } from '../../trial/plan.js';
 
 /** A kernel's RPMs in CentOS 7's layout, made with rpmbuild from Debian's kernel. */
 export interface KernelRpms {
@@ -27,17 +30,19 @@ export interface KernelRpms {
 export async function kernelRpms(): Promise<KernelRpms> {
   const kernel = await ensureKernel('debian-6.1', silentProgress);
   const { release } = kernel;
-  const dir = cacheDir('test', `kernel-rpms-${kernel.key}-unfixed2`);
+  const gate = bugOf('iscsi-slab').module;
+  const { scenario } = await loadScenario('xfs-loopback');
+  const dir = cacheDir('test', `kernel-rpms-${kernel.key}-unfixed3`);
   await buildOnce(dir, async (out) => {
     const tree = await ensureBuildTree(kernel, silentProgress);
-    const unfixed = await ensureModule('unpatched', kernel, silentProgress);
-    const archives = await ensureModulesArchives(kernel, ['ext4']);
+    const unfixed = await ensureModule('unpatched', { kernel, gate }, silentProgress);
+    const archives = await ensureModulesArchives(kernel, guestModules(kernel, scenario), ['ext4']);
     const top = `${out}.rpmbuild`;
     const root = join(top, 'root');
     await mkdir(join(root, 'boot'), { recursive: true });
     await cp(kernel.vmlinuz, join(root, 'boot', `vmlinuz-${release}`));
     await cp(kernel.config, join(root, 'boot', `config-${release}`));
-    await cp(unfixed.file, stockModulePath({ modulesRoot: root, release }));
+    await cp(unfixed.file, stockModulePath({ modulesRoot: root, release }, gate));
     await execa(
       'sh',
       [

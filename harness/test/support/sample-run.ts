@@ -92,6 +92,7 @@ function trial(module: string, scenario: string, outcome: Outcome, number: numbe
     kernel: 'debian-6.1',
     module,
     scenario,
+    bug: 'iscsi-slab',
     trial: number,
     cellKey: `key of ${module} ${scenario}`,
     seed: 42 + number,

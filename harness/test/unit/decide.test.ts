@@ -14,19 +14,31 @@ const expected: Expected = {
   sectorSize: 512,
   blockSize: 4096,
   nomerges: 0,
-  headerDigest: 'None',
-  dataDigest: 'None',
+  transport: { headerDigest: 'None', dataDigest: 'None', immediateData: 'Yes', targetAddress: '127.0.0.1' },
   slubMinOrder: 3,
   slubMaxOrder: null,
   redZone: false,
-  targetAddress: '127.0.0.1',
+  loopback: true,
   onlineCpus: 1,
   allocationGroups: 128,
   writebackCentiseconds: 100,
-  immediateData: 'Yes',
   cycles: 2,
-  minMergedPerCycle: 64,
-  minHeaderReadsPerCycle: 128,
+  proof: [
+    {
+      key: 'merged',
+      least: 64,
+      leastInAll: 0,
+      words: 'merged two-sector writes',
+      tooFew: 'it did not try the trigger',
+    },
+    {
+      key: 'reads',
+      least: 128,
+      leastInAll: 0,
+      words: 'reads of AG headers from the LUN',
+      tooFew: 'they were in memory',
+    },
+  ],
 };
 const facts = [
   'release 6.1.0-56-amd64',
@@ -34,7 +46,7 @@ const facts = [
   'module.srcversion ABC',
   'module.buildId f00d',
   'usercopy.checks 17',
-  'session.localPort A1B2',
+  'session.localPorts A1B2',
   'cpus.online 0',
   'cpus.possible 0',
   'slab kmalloc-512 3 64',
@@ -42,10 +54,10 @@ const facts = [
   'block.nomerges 0',
   'filesystem.sectorSize 512',
   'filesystem.blockSize 4096',
-  'iscsi.header_digest 0',
-  'iscsi.data_digest 0',
-  'iscsi.immediate_data 1',
-  'iscsi.persistent_address 127.0.0.1',
+  'transport.headerDigest None',
+  'transport.dataDigest None',
+  'transport.immediateData Yes',
+  'transport.targetAddress 127.0.0.1',
   'filesystem.allocationGroups 128',
   'filesystem.writebackCentiseconds 100',
 ];
@@ -133,7 +145,7 @@ for (const [title, guest, why] of [
   ['the module cannot be told', facts.filter((f) => !f.startsWith('module.')), /module build id is unknown/],
   [
     'the target was elsewhere',
-    change('persistent_address 127.0.0.1', 'persistent_address 10.0.3.1'),
+    change('targetAddress 127.0.0.1', 'targetAddress 10.0.3.1'),
     /target address is 10\.0\.3\.1, not 127\.0\.0\.1/,
   ],
   [
@@ -159,7 +171,11 @@ for (const [title, guest, why] of [
     /slab order is 0, not at least 3/,
   ],
   ['slab geometry is unknown', facts.filter((f) => !f.startsWith('slab')), /slab order is unknown/],
-  ['a digest was negotiated', change('data_digest 0', 'data_digest 1'), /data digest is CRC32C, not None/],
+  [
+    'a digest was negotiated',
+    change('dataDigest None', 'dataDigest CRC32C'),
+    /data digest is CRC32C, not None/,
+  ],
   ['merging was off', change('nomerges 0', 'nomerges 2'), /nomerges is 2, not 0/],
   [
     'metadata was written back later',
@@ -198,7 +214,7 @@ test('no survivor if the workload did nothing, or too little in one of its cycle
   );
   t.regex(
     cycles('merged=130 reads=0 bytes=4096', 'merged=260 reads=0 bytes=8192').reason,
-    /cycle 1 read 0 AG headers from the LUN, not 128/,
+    /cycle 1 completed 0 reads of AG headers from the LUN, not 128/,
   );
 });
 
@@ -281,7 +297,7 @@ test('a guest that is another one after its workload has not survived; one whose
     decide(survivor, { why: 'finished' }, facts, true, [], { after: change(from, to) });
   t.regex(after('nomerges 0', 'nomerges 2').reason, /after its workload: nomerges is 2, not 0/);
   t.is(after('checks 17', 'checks 0').outcome, 'infra-error');
-  t.is(after('session.localPort A1B2', 'session.localPort A1B3').outcome, 'warned');
+  t.is(after('session.localPorts A1B2', 'session.localPorts A1B3').outcome, 'warned');
   t.regex(
     decide(survivor, { why: 'finished' }, facts, true, [], { after: [] }).reason,
     /nothing was read back from the guest after its workload/,

@@ -1,4 +1,5 @@
 import test from 'ava';
+import { soughtIn } from '../../bug/sought.js';
 import type { AnalysisFacts } from '../../forensics/analysis-schema.js';
 import { checkFacts, conclude } from '../../forensics/checks.js';
 import {
@@ -155,8 +156,9 @@ const proven = (): AnalysisFacts => {
     module: { name: 'libiscsi_tcp', address: 'm', size: 1, srcversion: null },
   };
 };
+const SOUGHT = soughtIn({ bug: 'iscsi-slab' });
 const sought = (facts: AnalysisFacts, problem: string | null = null) =>
-  conclude(facts, checkFacts(facts, 'tgtd'), problem).sought;
+  conclude(facts, checkFacts(facts, SOUGHT), problem, SOUGHT).sought;
 
 test('the conclusion is computed from the checks', (t) => {
   t.is(sought(proven()), 'yes');

@@ -31,7 +31,7 @@ test('outcome.json names the module by hash, sources, ids and whose code it has'
       accel: 'tcg',
     },
     ...{ profile: { hardenedUsercopyBuilt: true }, expected: {} },
-    scenario: { name: 's', receiver: 'tgtd', target: 'loopback' },
+    scenario: { name: 's', bug: 'iscsi-slab', target: 'tgtd', where: 'loopback' },
   } as unknown as ReadingPlan;
   const outcome = await concludeTrial(plan, await tempDir(t), { why: 'cut-off' }, {});
   t.deepEqual(outcomeSchema.parse(JSON.parse(JSON.stringify(outcome))).moduleInfo, moduleInfo);

@@ -20,26 +20,42 @@ import { sampleRun } from '../support/sample-run.js';
 const TOKEN = 'c0ffee00';
 const expected = {
   ...{ hardenedUsercopy: 'on', release: '6.1.0', module: { srcversion: 'ABC', buildId: 'f00d' } },
-  ...{ sectorSize: 512, blockSize: 4096, nomerges: 0, headerDigest: 'None', dataDigest: 'None' },
-  ...{ slubMinOrder: 3, slubMaxOrder: null, redZone: false, targetAddress: '127.0.0.1', onlineCpus: 1 },
-  ...{ allocationGroups: 8, writebackCentiseconds: null, immediateData: 'Yes', cycles: 2 },
-  ...{ minMergedPerCycle: 4, minHeaderReadsPerCycle: 8 },
+  ...{ sectorSize: 512, blockSize: 4096, nomerges: 0 },
+  transport: { headerDigest: 'None', dataDigest: 'None', immediateData: 'Yes', targetAddress: '127.0.0.1' },
+  ...{ slubMinOrder: 3, slubMaxOrder: null, redZone: false, loopback: true, onlineCpus: 1 },
+  ...{ allocationGroups: 8, writebackCentiseconds: null, cycles: 2 },
+  proof: [
+    {
+      key: 'merged',
+      least: 4,
+      leastInAll: 0,
+      words: 'merged two-sector writes',
+      tooFew: 'it did not try the trigger',
+    },
+    {
+      key: 'reads',
+      least: 8,
+      leastInAll: 0,
+      words: 'reads of AG headers from the LUN',
+      tooFew: 'they were in memory',
+    },
+  ],
 };
 const plan = {
   ...{ kernel: 'k', module: 'm', trial: 1, cellKey: 'key', seed: 1, token: TOKEN, accel: 'tcg', expected },
   profile: { hardenedUsercopyBuilt: true },
-  scenario: { name: 's', receiver: 'tgtd', target: 'loopback' },
+  scenario: { name: 's', bug: 'iscsi-slab', target: 'tgtd', where: 'loopback' },
 } as ReadingPlan;
 
 /** A trial that survived, as its two ports have it. */
 function survivor(): { console: string; guest: string } {
   const facts = [
     ...['release 6.1.0', 'module.srcversion ABC', 'module.buildId f00d', 'usercopy.checks 9'],
-    ...['session.localPort A1B2', 'cmdline x', 'cpus.online 0', 'slab kmalloc-512 3 64', 'slab.redZone 0'],
+    ...['session.localPorts A1B2', 'cmdline x', 'cpus.online 0', 'slab kmalloc-512 3 64', 'slab.redZone 0'],
     ...['block.nomerges 0', 'filesystem.sectorSize 512', 'filesystem.blockSize 4096'],
     ...['filesystem.allocationGroups 8', 'filesystem.writebackCentiseconds 3000'],
-    ...['iscsi.header_digest 0', 'iscsi.data_digest 0', 'iscsi.immediate_data 1'],
-    'iscsi.persistent_address 127.0.0.1',
+    ...['transport.headerDigest None', 'transport.dataDigest None', 'transport.immediateData Yes'],
+    'transport.targetAddress 127.0.0.1',
   ];
   const said = [
     ...['up', 'phase modules', 'phase target', 'phase login', 'phase mount', 'phase workload'],

@@ -97,7 +97,7 @@ const plan = {
   },
   ...{ token: TOKEN, accel: 'tcg', profile: { hardenedUsercopyBuilt: true } },
   expected: { module: { srcversion: 'ABC', buildId: 'f00d' } },
-  scenario: { name: 'xfs-loopback', receiver: 'tgtd', target: 'loopback' },
+  scenario: { name: 'xfs-loopback', bug: 'iscsi-slab', target: 'tgtd', where: 'loopback' },
 };
 const console = (...lines: string[]): string =>
   [`loopanic:${TOKEN}:1: up`, `loopanic:${TOKEN}:2: phase modules`, ...lines]

@@ -7,6 +7,7 @@ import { publishedSchemas } from '../../results/schemas.js';
 /** The way of the data. A folder may import from itself and from those before it. */
 const order = [
   'base',
+  'bug',
   'host',
   'scenario',
   'kernel',

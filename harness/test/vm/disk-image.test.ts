@@ -28,7 +28,7 @@ test.serial(
     const [trial] = document.cells[0]?.trials ?? [];
     t.is(document.cells[0]?.image.name, 'debian-12-disk');
     t.like(trial, { outcome: 'reproduced', phase: 'workload' });
-    t.is(trial?.guest?.iscsi.persistent_port, '3260');
+    t.is(trial?.guest?.transport.persistent_port, '3260');
     t.is(trial?.dump?.method, 'kdump');
     const serial = await readFile(join(results, document.run, trial?.folder ?? '', 'serial.log'), 'latin1');
     t.regex(serial, /systemd\[1\]|Welcome to|Debian GNU\/Linux/);

@@ -49,7 +49,7 @@ test.serial('the fix reverted: panics, with the sought signature and everything 
   t.is(trial?.guest?.module.buildId, cell?.moduleInfo?.buildId);
   t.is(trial?.guest?.module.srcversion, cell?.moduleInfo?.srcversion);
   t.is(trial?.guest?.slabs['kmalloc-512']?.order, 3);
-  t.is(trial?.guest?.iscsi.immediate_data, '1');
+  t.is(trial?.guest?.transport.immediateData, 'Yes');
 
   const folder = join(results, document?.run ?? '', trial?.folder ?? '');
   const serial = (await readFile(join(folder, 'serial.log'), 'latin1')).split('\n');

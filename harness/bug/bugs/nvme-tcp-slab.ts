@@ -1,0 +1,39 @@
+import type { Bug } from '../bug.js';
+import { headerReads } from '../counters.js';
+import { nvmeTcp } from '../nvme-tcp.js';
+
+export const bug: Bug = {
+  id: 'nvme-tcp-slab',
+  summary:
+    'NVMe over TCP over a loopback: neighbouring slab objects are sent as one piece of a page, and read as one',
+  sources: [
+    "37c15219599f (nvme-tcp: don't use sendpage for SLAB pages)",
+    '7d4194abfc4d (nvme-tcp: check page by sendpage_ok() before calling kernel_sendpage())',
+  ],
+  leak: 'slab pages go to tcp_sendpage',
+  module: nvmeTcp,
+  transport: 'nvme-tcp',
+  targets: ['nvmet'],
+  control: 'unpatched',
+  copy: 'whole-objects',
+  // The block layer joins two pieces of a request for nvme only if they are neighbours and the first one begins a page (bio_will_gap() in
+  // block/blk.h; the queue's virt boundary): whether any was joined is luck, and each that was is an occasion to panic.
+  counters: [
+    {
+      key: 'merged',
+      words: 'merged two-sector writes',
+      tooFew: 'no two headers were neighbours, so there was no occasion to panic',
+      least: () => 0,
+      leastInAll: 1,
+    },
+    {
+      key: 'headers',
+      words: 'AG headers written',
+      tooFew: 'it did not try the trigger',
+      least: (groups) => groups,
+    },
+    headerReads,
+  ],
+  requestSectors: 2,
+  payload: 'xfs-headers',
+};
