@@ -50,12 +50,34 @@ export async function imagePath(name: string): Promise<string> {
   const parts: Buffer[] = [];
   for (const file of ['image.yaml', 'assemble', 'customize'])
     if (await exists(join(dir, file))) parts.push(await readFile(join(dir, file)));
+  // What it is like, if that is another image.
+  const likeness = await likeOf(name);
+  if (likeness !== null)
+    for (const file of ['image.yaml', 'assemble'])
+      parts.push(await readFile(join(imagesDir, likeness, file)));
   const unit = await readFile(join(imagesDir, 'guest/loopanic.service'));
   const { kind } = await recipeOf(name);
   return cacheDir('images', `${name}-${contentKey(...parts, ...(kind === 'disk' ? [unit] : []))}`);
 }
 
-const recipeOf = (name: string) => readYaml(join(imagesDir, name, 'image.yaml'), recipeSchema);
+const recipeOf = (name: string) =>
+  readYaml(join(imagesDir, name, 'image.yaml'), recipeSchema, {
+    key: 'like',
+    find: async (other) => join(imagesDir, other, 'image.yaml'),
+  });
+
+/** The image that another one is like; null if it is like none. */
+async function likeOf(name: string): Promise<string | null> {
+  const text = await readFile(join(imagesDir, name, 'image.yaml'), 'utf8');
+  return /^like: ([\w.-]+)$/m.exec(text)?.[1] ?? null;
+}
+
+/** A script of an image: its own, or that of the image that it is like. */
+async function scriptOf(name: string, script: string): Promise<string> {
+  const own = join(imagesDir, name, script);
+  const likeness = (await exists(own)) ? null : await likeOf(name);
+  return likeness === null ? own : join(imagesDir, likeness, script);
+}
 
 /** The image, built now if it is not in the cache or if `rebuild` asks for it. */
 export async function ensureImage(name: string, progress: Progress, rebuild = false): Promise<GuestImage> {
@@ -64,13 +86,13 @@ export async function ensureImage(name: string, progress: Progress, rebuild = fa
   if (rebuild || !(await exists(dir)))
     await buildOnce(
       dir,
-      (out) =>
+      async (out) =>
         recipe.kind === 'disk'
           ? buildRootDisk(name, recipe, join(out, FILES.disk), progress)
-          : buildUserland(name, recipe, out, progress),
+          : buildUserland(name, recipe, await scriptOf(name, 'assemble'), out, progress),
       rebuild,
     );
-  const own = { name, key: dir.replace(/.*\//, ''), guestScript: join(imagesDir, name, 'guest.sh') };
+  const own = { name, key: dir.replace(/.*\//, ''), guestScript: await scriptOf(name, 'guest.sh') };
   if (recipe.kind === 'disk') return { ...own, ...(await diskParts(dir, progress)) };
   return {
     ...own,

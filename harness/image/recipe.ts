@@ -13,6 +13,17 @@ export const recipeSchema = z.discriminatedUnion('kind', [
       .min(1)
       .describe('taken out of the packages, with their libraries'),
     capture: z.array(z.string().startsWith('/')).min(1).describe('programs of the crash kernel'),
+    extra: z
+      .strictObject({
+        packages: z.array(z.string()).default([]),
+        programs: z.array(z.string().startsWith('/')).default([]),
+        files: z
+          .array(z.string().regex(/^\/[\w.*/+-]+$/, 'must be an absolute path; * stands for any name'))
+          .default([])
+          .describe('files and folders, with the libraries that they load'),
+      })
+      .prefault({})
+      .describe('beside what the image has that this one is like'),
   }),
   z.discriminatedUnion('bootstrap', [
     z.strictObject({

@@ -209,9 +209,9 @@ export const COMPLAINTS: readonly Complaint[] = [
 
 /** KERN_ERR of include/linux/kern_levels.h: what a kernel calls an error or worse is one, whatever it says. */
 const ERROR_LEVEL = 3;
-/** Called an error, and none: sd's guess at a cache (drivers/scsi/sd.c sd_read_cache_type), a file system's youth (fs/xfs/xfs_super.c), debugfs of a module that is loaded twice. */
+/** Called an error, and none: sd's guess at a cache (drivers/scsi/sd.c sd_read_cache_type), a file system's youth (fs/xfs/xfs_super.c), debugfs of a module that is loaded twice, LIO's answer to a question of sd's (drivers/target/target_core_spc.c spc_emulate_modesense). */
 const HARMLESS_ERRORS =
-  /Assuming drive cache: write through|No Caching mode page found|Asking for cache data failed|EXPERIMENTAL|debugfs: .{0,80}already present/;
+  /Assuming drive cache: write through|No Caching mode page found|Asking for cache data failed|EXPERIMENTAL|debugfs: .{0,80}already present|^MODE SENSE: unimplemented page/;
 
 /** True if a kernel's message says that something went wrong: by its text (without time stamp: log-line.ts), or by its level where that is known. */
 export function isComplaint(text: string, level?: number): boolean {

@@ -206,6 +206,7 @@ export function guestPlan(plan: TrialPlan, hold: boolean, role: GuestRole): stri
     DISK: transport.disk,
     TRACE_SECTORS: bug.requestSectors,
     MKFS: plan.mkfs.join(' '),
+    LUN_GIB: scenario.lun.sizeGiB,
     ADDRESS: role === 'target' ? TARGET_ADDRESS.peer : INITIATOR_ADDRESS,
     SEED: plan.seed,
     HOLD: hold ? 1 : 0,

@@ -1,3 +1,4 @@
+import { allBugs } from '../bug/family.js';
 import type { TrialOutcome } from '../outcome/outcome-schema.js';
 import type { Verdict } from '../scenario/matrix-schema.js';
 import { detectable, missBound, type Rate, rateOf, survivorsNeeded } from './statistics.js';
@@ -197,7 +198,9 @@ function count(trials: readonly JudgedTrial[], goal: CellGoal): CellStatistics {
 
 /** A half-fix that forgets tail pages looks clean where slabs have none. */
 function tailPageWarnings(trials: readonly TrialOutcome[]): string[] {
-  const survivors = trials.filter(({ outcome }) => outcome === 'survived');
+  const aboutPages = (id: string): boolean =>
+    allBugs().some((bug) => bug.id === id && bug.copy === 'across-pages');
+  const survivors = trials.filter(({ outcome, bug }) => outcome === 'survived' && !aboutPages(bug));
   const orders = survivors.map((trial) => trial.guest?.slabs['kmalloc-512']?.order);
   if (orders.some((order) => order === undefined))
     return ['the slab geometry is unknown: a fix that forgets tail pages might look clean here too'];
