@@ -29,7 +29,10 @@ export const moduleInfoSchema = z.object({
 export type ModuleRecord = z.infer<typeof moduleInfoSchema>;
 
 /** How a module's code stands to those that are known, in words; null of loopanic's own, of which their name says it. */
-export function codeText({ sameCodeAs, comparedWith }: ModuleIdentity): string | null {
+export function codeText({
+  sameCodeAs,
+  comparedWith,
+}: Pick<ModuleIdentity, 'sameCodeAs' | 'comparedWith'>): string | null {
   if (sameCodeAs === 'stock') return "its code is the same as stock's: nothing that is compiled was changed";
   if (sameCodeAs !== null) return `its code is the same as ${sameCodeAs}'s`;
   return comparedWith.length === 0 ? null : `its code is another than that of ${comparedWith.join(', ')}`;

@@ -27,6 +27,8 @@ export interface Decision {
   outcome: Outcome;
   reason: string;
   corrupted: boolean;
+  /** Every other boot of the cell would end in the same way. */
+  certain: boolean;
 }
 
 /** What a trial asked the guest to be; the facts that come back must agree. */
@@ -78,6 +80,15 @@ export interface Seen {
  * was what the scenario asked for, before and after. Whatever a kernel complained about is told as `warned` at least: it is never a failure around the guest that could be tried again.
  */
 export function decideOutcome(seen: Seen, expected: Expected, end: TrialEnd): Decision {
+  const { failure } = seen.markers;
+  // The kernel refuses a module for what it is, not by chance.
+  return {
+    ...decide(seen, expected, end),
+    certain: failure !== undefined && /^modules: \S*modprobe /.test(failure),
+  };
+}
+
+function decide(seen: Seen, expected: Expected, end: TrialEnd): Decision {
   const { log, markers, guest, after } = seen;
   if (log.outcome !== 'no-crash') return crashed(seen, expected);
   const recovered =
@@ -109,7 +120,7 @@ export function decideOutcome(seen: Seen, expected: Expected, end: TrialEnd): De
 const ports = ({ sessionPorts }: GuestFacts): string => sessionPorts.join(' ');
 
 function decision(outcome: Outcome, reason: string, corrupted = false): Decision {
-  return { outcome, reason, corrupted };
+  return { outcome, reason, corrupted, certain: false };
 }
 
 function crashed({ log, markers, guest }: Seen, expected: Expected): Decision {

@@ -134,6 +134,20 @@ export class FactReader {
   }
 }
 
+/** Facts by their names; of those with a dot at the end all that begin so. */
+const FACTS = [
+  ...['alive', 'again', 'slab', 'release', 'cmdline', 'cpus.online', 'cpus.possible', 'slab.redZone'],
+  ...['module.srcversion', 'module.buildId', 'usercopy.checks', 'session.localPorts', 'kdump.loaded'],
+  ...['block.logicalBlockSize', 'block.physicalBlockSize', 'block.nomerges'],
+  ...['filesystem.blockSize', 'filesystem.allocationGroups', 'filesystem.sectorSize'],
+  ...['filesystem.writebackCentiseconds', 'filesystem.name', 'transport.', 'absent.', 'kmsg'],
+];
+
+/** True of a key that a guest's scripts may tell. */
+export function knownFact(key: string): boolean {
+  return FACTS.some((fact) => (fact.endsWith('.') ? key.startsWith(fact) : key === fact));
+}
+
 /** Null for what is none, or too large to be exact: a guest may say anything. */
 function wholeNumber(text: string): number | null {
   return /^\d{1,15}$/.test(text) ? Number(text) : null;

@@ -40,6 +40,10 @@ export const outcomeSchema = z
     corrupted: z
       .boolean()
       .describe('the crash report is too damaged to tell; the trial counts neither for nor against'),
+    certain: z
+      .boolean()
+      .default(false)
+      .describe('every other boot of the cell would end so: it is not tried again'),
     interrupted: z.boolean().describe('the user stopped the run during this trial'),
     ended: z
       .record(z.string(), z.union([z.string(), z.number(), z.null()]))

@@ -83,7 +83,7 @@ function firstDifference(
   const { direction, comm, workqueue, stack } = signature;
   const differences = [
     direction === 'exposure' ? null : 'it is an overwrite, not an exposure',
-    bug.copy === 'whole-objects' ? notWholeObjects(signature) : notAcrossPages(signature),
+    ...(bug.copy === 'whole-objects' ? notWholeObjects(signature) : notAcrossPages(signature)),
     receiver.comm.test(comm) ? null : `the reader was ${comm}, not ${receiver.words}`,
     receiver.workqueue && !receiver.workqueue.test(workqueue ?? '')
       ? `the reader's work queue was ${workqueue ?? 'not told'}, not ${receiver.words}`
@@ -94,19 +94,19 @@ function firstDifference(
   return step < 0 ? null : { step, why: differences[step] ?? '' };
 }
 
-function notWholeObjects({ objects, object, length }: Signature): string | null {
-  if (objects === null) return `${object} is not a general-purpose kmalloc cache`;
-  if (!Number.isInteger(objects) || objects < 2)
-    return `${length} bytes are not two or more whole objects of ${object}`;
-  return null;
+/** Of what kind the copied memory must be, and how much of it. */
+function notWholeObjects({ objects, object, length }: Signature): (string | null)[] {
+  if (objects === null) return [`${object} is not a general-purpose kmalloc cache`];
+  const whole = Number.isInteger(objects) && objects >= 2;
+  return [null, whole ? null : `${length} bytes are not two or more whole objects of ${object}`];
 }
 
 /** A compound page has a power of two of bytes, two pages at least; one of them must end within the copy. */
-function notAcrossPages({ object, offset, length }: Signature): string | null {
-  if (object !== 'page alloc') return `${object} is not a page`;
-  if (offset === undefined) return 'where in its page the copy began is not told';
-  for (let end = 8192; end < offset + length; end *= 2) if (end > offset) return null;
-  return `${length} bytes at ${offset} do not run across the end of a compound page`;
+function notAcrossPages({ object, offset, length }: Signature): (string | null)[] {
+  if (object !== 'page alloc') return [`${object} is not a page`];
+  if (offset === undefined) return [null, 'where in its page the copy began is not told'];
+  for (let end = 8192; end < offset + length; end *= 2) if (end > offset) return [null, null];
+  return [null, `${length} bytes at ${offset} do not run across the end of a compound page`];
 }
 
 /** The first of `soughts` that a signature is; or why it is none, by the one that it comes nearest to. */

@@ -155,6 +155,8 @@ class Session {
   #needsAnother(cell: RunCell): boolean {
     const control = controlOf(this.#document, cell);
     if (control && control.verdict !== 'panics') return false;
+    // What is certain to come again is not tried again.
+    if (cell.trials.some((trial) => trial.certain)) return false;
     const { retries, confidence } = this.#request;
     // No number of survivors would do: not one boot is made.
     if (

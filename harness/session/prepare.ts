@@ -186,7 +186,8 @@ function checkControls(
     const [own, other] = [loaded[index], loaded[cell.control]];
     // Whether pairs must be merged is what some cells are about.
     const told = (entry: LoadedScenario | undefined): string => {
-      const { cycles: _, minPerCycle: __, ...work } = entry?.scenario.workload ?? {};
+      // How it is to do it, too: a negative control leaves out the one step that matters.
+      const { cycles: _, minPerCycle: __, args: ___, ...work } = entry?.scenario.workload ?? {};
       return JSON.stringify([entry?.workloadDir, work]);
     };
     const [cycles = 0, least = 0] = [own, other].map((entry) => entry?.scenario.workload.cycles);

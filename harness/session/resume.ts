@@ -154,6 +154,7 @@ async function cutOff(
     reason: 'cut off before its guest was started',
     signature: null,
     corrupted: false,
+    certain: false,
     interrupted: true,
     ended: { why: 'cut-off' },
     phase: 'boot',

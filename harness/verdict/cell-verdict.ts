@@ -63,9 +63,12 @@ export function wantedBoots(control: CellStatistics, confidence: number): number
 }
 
 /** True if a trial says nothing because something around it failed, and no kernel complained: it may be tried again. */
-export function isRetryable(trial: Pick<TrialOutcome, 'outcome' | 'evidence' | 'interrupted'>): boolean {
-  const { outcome, evidence } = trial;
-  return (outcome === 'infra-error' || outcome === 'no-boot') && evidence.length === 0 && !isCutOff(trial);
+export function isRetryable(
+  trial: Pick<TrialOutcome, 'outcome' | 'evidence' | 'interrupted' | 'certain'>,
+): boolean {
+  const { outcome, evidence, certain } = trial;
+  const failedAround = outcome === 'infra-error' || outcome === 'no-boot';
+  return failedAround && !certain && evidence.length === 0 && !isCutOff(trial);
 }
 
 /** True if a trial ended with its run and shows nothing. */

@@ -1,3 +1,4 @@
+import { codeText } from '../module/identity.js';
 import type { Verdict } from '../scenario/matrix-schema.js';
 import {
   type CellGoal,
@@ -55,15 +56,9 @@ export function judgeInRun<Cell extends CellRecord>(run: RunRecord<Cell>, cell: 
   const judgement = judged(run, cell);
   const same = cell.moduleInfo?.sameCodeAs ?? null;
   if (same === null || cell.trials.length === 0) return judgement;
-  const warnings = same === 'stock' ? [...judgement.warnings, sameCodeText(same)] : judgement.warnings;
-  return { ...judgement, reason: `${judgement.reason}; ${sameCodeText(same)}`, warnings };
-}
-
-/** What of a module under test that is no other than one that is known. */
-export function sameCodeText(module: string): string {
-  return module === 'stock'
-    ? "its code is the same as stock's: nothing that is compiled was changed"
-    : `its code is the same as ${module}'s`;
+  const text = codeText({ sameCodeAs: same, comparedWith: [] }) ?? '';
+  const warnings = same === 'stock' ? [...judgement.warnings, text] : judgement.warnings;
+  return { ...judgement, reason: `${judgement.reason}; ${text}`, warnings };
 }
 
 function judged<Cell extends CellRecord>(run: RunRecord<Cell>, cell: Cell): CellJudgement {

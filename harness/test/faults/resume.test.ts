@@ -241,6 +241,16 @@ test('another owner of the run: refused while it lives; two runs in one results 
     await bench.record('two harnesses', 'workload', 'refused; both runs whole');
   }));
 
+test('a module that the kernel refuses is not tried again: it would be refused in every boot', (t) =>
+  FaultBench.scripted(t, async (bench) => {
+    await bench.script({ ...PANICS, 'compound-head': ['module-refused'] });
+    const { code, stdout, stderr } = await bench.command([...(await pair(bench)), '--json']);
+    t.is(code, 3, stderr);
+    const run = JSON.parse(stdout) as RunDocument;
+    t.deepEqual(outcomes(run), ['infra-error']);
+    t.regex(tested(run).reason, /could not insert 'libiscsi_tcp'/);
+  }));
+
 test('modules whose names differ in + and _ only: a folder each', (t) =>
   FaultBench.scripted(t, async (bench) => {
     await bench.script({ '*': ['panic'] });

@@ -251,6 +251,12 @@ const BEHAVIOURS: Record<string, () => void> = {
     process.stderr.write('qemu-system-x86_64: fatal: host memory fault\n');
     later(300, () => process.exit(1));
   },
+  'module-refused'() {
+    boot();
+    mark(
+      "failed modules: /sbin/modprobe -a iscsi_tcp (exit 1): modprobe: ERROR: could not insert 'libiscsi_tcp': Invalid argument",
+    );
+  },
   'step-fails'() {
     boot();
     mark('phase mount');

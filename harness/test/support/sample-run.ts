@@ -99,6 +99,7 @@ function trial(module: string, scenario: string, outcome: Outcome, number: numbe
     outcome,
     reason: `reason of ${outcome}`,
     corrupted: false,
+    certain: false,
     signature: null,
     interrupted: false,
     ended: {},
