@@ -1,6 +1,4 @@
-import type { Argv } from 'yargs';
 import { type Progress, silentProgress, stderrProgress } from '../base/progress.js';
-import { BUILD_DEFAULTS } from '../module/build.js';
 
 /** What `-` stands for on the command line. */
 export const STDIN = '/dev/stdin';
@@ -9,43 +7,6 @@ export const STDIN = '/dev/stdin';
 export interface Context {
   /** Aborted by SIGINT and SIGTERM. */
   signal: AbortSignal;
-}
-
-/** Options that every command takes. */
-export function globalOptions<T>(yargs: Argv<T>) {
-  return yargs
-    .option('json', {
-      type: 'boolean',
-      default: false,
-      describe: 'one JSON document on stdout, text for people on stderr',
-    })
-    .option('verbose', { type: 'boolean', default: false, describe: 'say more; stack traces on errors' })
-    .option('color', { type: 'boolean', default: true, describe: 'colours on a terminal (also NO_COLOR)' })
-    .option('results', { type: 'string', default: 'results', describe: 'folder for runs' })
-    .option('accel', {
-      choices: ['auto', 'kvm', 'tcg'] as const,
-      default: 'auto' as const,
-      describe: 'how guests run; auto boots a probe before it trusts KVM',
-    });
-}
-
-/** Options of every command that may have to build modules. */
-export function buildOptions<T>(yargs: Argv<T>) {
-  return yargs
-    .option('builder', {
-      choices: ['auto', 'docker', 'host'] as const,
-      default: BUILD_DEFAULTS.builder,
-      describe: "where modules are built; auto: here, if there is the kernel's compiler, else in a container",
-    })
-    .option('builder-image', {
-      type: 'string',
-      describe: 'tarball of the builder image, for hosts without a registry',
-    })
-    .option('build-seconds', {
-      type: 'number',
-      default: BUILD_DEFAULTS.buildSeconds,
-      describe: 'a build that takes longer is stopped',
-    });
 }
 
 /** `many`: several steps at a time, which one live line cannot show. */

@@ -61,6 +61,7 @@ export const libraries = [
 export const testTools = [
   { program: 'dockerd', debian: 'docker.io' },
   { program: 'createrepo_c', debian: 'createrepo-c' },
+  { program: 'shellcheck', debian: 'shellcheck' },
   { program: 'chromium', debian: 'chromium' },
 ] as const;
 

@@ -10,20 +10,11 @@ import { needProgram } from '../host/tools.js';
 import { ensureBuildTree, sourceFiles } from '../kernel/build-tree.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { offeredSymbols, wantedSymbols, whyRefused } from '../kernel/symbol-versions.js';
+import type { BuildOptions } from './build-options.js';
 import { type Compiler, hostCompiler } from './compiler.js';
 import { buildInContainer, engineAnswers } from './docker-build.js';
 import { type BuildJob, type BuildResult, makeArguments, timedOut } from './make.js';
 import { type Change, prepareSources } from './sources.js';
-
-/** How modules are built. */
-export interface BuildOptions {
-  /** `auto`: on this host if it has the right compiler, else in a container. */
-  builder: 'auto' | 'docker' | 'host';
-  /** Tarball of the builder image (docker save's, or a root file system), for hosts without a registry. */
-  builderImage?: string | undefined;
-  /** Seconds after which a build is stopped. */
-  buildSeconds: number;
-}
 
 /** What modpost says of a symbol that it does not find, or finds without a version or a namespace that was imported; before 5.6 without its name. */
 const UNRESOLVED =
@@ -39,9 +30,6 @@ async function whyKernelRefuses(file: string, headers: string): Promise<string |
   const offered = await offeredSymbols(headers);
   return offered === null ? null : whyRefused(await wantedSymbols(file), offered);
 }
-
-/** A build that takes longer than this under any builder has gone astray: three seconds were seen. */
-export const BUILD_DEFAULTS: BuildOptions = { builder: 'auto', buildSeconds: 600 };
 
 /**
  * Builds a module for a kernel from its own source with a change, and leaves it as `target`. Throws UsageError if the change does not

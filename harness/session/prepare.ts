@@ -13,7 +13,7 @@ import { checkKernelId } from '../kernel/catalogue.js';
 import { ensureKernel } from '../kernel/fetch.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { presentKernel } from '../kernel/store.js';
-import type { BuildOptions } from '../module/build.js';
+import type { BuildOptions } from '../module/build-options.js';
 import { checkModuleId, ensureModule, moduleRecord } from '../module/module.js';
 import { RULES, type RunCell, type RunDocument } from '../results/run-schema.js';
 import type { MatrixCell } from '../scenario/load-matrix.js';

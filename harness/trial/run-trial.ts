@@ -2,14 +2,14 @@ import { join } from 'node:path';
 import { firstLine } from '../base/errors.js';
 import { writeJson } from '../base/files.js';
 import type { TrialEnd } from '../outcome/decide.js';
+import type { GuestMarkers } from '../outcome/guest-markers.js';
 import type { TrialOutcome } from '../outcome/outcome-schema.js';
 import { makeSshKeys, type SshKeys } from '../vm/ssh.js';
-import { type RunningVm, startVm } from '../vm/vm.js';
+import type { RunningVm } from '../vm/vm.js';
 import { concludeTrial, TRIAL_FILES } from './conclude.js';
-import { ObservedGuest } from './observe.js';
-import { openInitramfs } from './payload.js';
+import { startGuest } from './guest.js';
 import { startPeer } from './peer.js';
-import { kernelArgs, type TrialPlan } from './plan.js';
+import type { TrialPlan } from './plan.js';
 import { dumpPorts, takeDump } from './take-dump.js';
 
 /** A person's wishes for one trial. */
@@ -96,91 +96,58 @@ async function watch(
   { since, timings, start, crashed }: Observed,
 ): Promise<TrialEnd> {
   if (signal.aborted) return { why: 'interrupted' };
-  let finish: (end: TrialEnd) => void = () => {};
-  const ended = new Promise<TrialEnd>((resolve) => {
-    finish = resolve;
-  });
   let held: () => void = () => {};
   const holding = new Promise<void>((resolve) => {
     held = resolve;
   });
-  const { limits } = plan.scenario;
-  const guest = new ObservedGuest({
-    token: plan.token,
-    limits,
-    dir,
-    onEnd: (end) => finish(end),
-    onMarker: () => {
-      enter();
-      if (markers.failure !== undefined) finish({ why: 'step-failed' });
-      else if (markers.finished) finish({ why: 'finished' });
-      watchdog.attended = markers.holding;
-      if (markers.holding) held();
-    },
-    onCrash: () => {
-      // The rest of the report is still printed while a dump is taken; without one the guest ends here.
-      if (guest.crashes.crashComplete || (plan.dump === 'kdump' && guest.crashes.crashTold))
-        finish({ why: 'crashed' });
-    },
-    onConsole: callbacks.onConsole,
-  });
-  const { markers, facts, watchdog } = guest;
-  const enter = (): void => {
-    timings[markers.phase] ??= since();
-    const { work } = markers;
-    callbacks.onStatus?.(
-      markers.phase +
-        (work && markers.phase === 'workload' ? `, cycle ${work.cycles + 1} of ${plan.expected.cycles}` : ''),
-    );
+  const enter = ({ phase, work }: GuestMarkers): void => {
+    timings[phase] ??= since();
+    const cycle = work && phase === 'workload' ? Math.min(work.cycles + 1, plan.expected.cycles) : null;
+    callbacks.onStatus?.(cycle === null ? phase : `${phase}, cycle ${cycle} of ${plan.expected.cycles}`);
   };
-  const onAbort = (): void => finish({ why: 'interrupted' });
-  signal.addEventListener('abort', onAbort);
-
   try {
     const keys = makeSshKeys();
-    const { scenario } = plan;
+    const { scenario, files } = plan;
     const peered = scenario.where === 'peer';
-    await using initramfs = await openInitramfs(plan, keys, attendance.hold, peered ? 'initiator' : 'both');
     callbacks.onStatus?.(peered ? 'the target guest boots' : 'boot');
     await using peer = peered ? await startPeer(plan, dir, keys, signal) : null;
-    peer?.ended.then(finish);
-    start();
-    enter();
-    const logs = {
-      console: join(dir, TRIAL_FILES.console),
-      guest: join(dir, TRIAL_FILES.guest),
-      qemu: join(dir, TRIAL_FILES.qemu),
-    };
-    await using vm = await startVm(
+    const { cpus, possibleCpus, memoryMiB } = scenario.vm;
+    await using guest = await startGuest(
       {
-        accel: plan.accel,
-        cpus: scenario.vm.cpus,
-        ...(scenario.vm.possibleCpus === undefined ? {} : { possibleCpus: scenario.vm.possibleCpus }),
-        memoryMiB: scenario.vm.memoryMiB,
-        kernel: plan.files.kernel,
-        kernelArgs: kernelArgs(plan),
-        ...(peer ? { link: peer.link } : plan.files.lun === null ? {} : { disk: plan.files.lun }),
-        ...(plan.files.rootDisk === null ? {} : { rootDisk: plan.files.rootDisk }),
-        ...(plan.dump === 'kdump' ? { dumpPorts: dumpPorts(dir) } : {}),
+        ...{ plan, dir, keys, role: peered ? 'initiator' : 'both', hold: attendance.hold, noDump: false },
+        files: { console: TRIAL_FILES.console, guest: TRIAL_FILES.guest, qemu: TRIAL_FILES.qemu },
+        vm: {
+          ...{ cpus, memoryMiB, ...(possibleCpus === undefined ? {} : { possibleCpus }) },
+          ...(peer ? { link: peer.link } : files.lun === null ? {} : { disk: files.lun }),
+          ...(files.rootDisk === null ? {} : { rootDisk: files.rootDisk }),
+          ...(plan.dump === 'kdump' ? { dumpPorts: dumpPorts(dir) } : {}),
+        },
+        onStart: () => {
+          start();
+          timings.boot ??= since();
+        },
+        onMarker: ({ markers, watchdog }) => {
+          enter(markers);
+          watchdog.attended = markers.holding;
+          if (markers.holding) held();
+        },
+        onConsole: callbacks.onConsole,
       },
-      initramfs.fd,
-      logs,
       signal,
     );
-    await using _followed = await guest.follow(logs);
-    watchdog.start();
-    vm.exited.then(({ words, code }) => finish({ why: 'exited', words, code }));
+    const { vm, markers, facts, watchdog, finish } = guest;
+    peer?.ended.then(finish);
     const attended = attendance.attend?.({ vm, keys, dir, holding });
     attended?.then(
       () => finish({ why: 'left' }),
       (error: unknown) => finish({ why: 'not-started', message: firstLine(error) }),
     );
-    const end = await ended;
+    const end = await guest.ended;
     timings.outcome = since();
     watchdog.stop();
     if (end.why === 'crashed' && plan.dump !== 'none') {
       await crashed(end);
-      const silenceSeconds = limits.silenceSeconds * watchdog.slowness;
+      const silenceSeconds = scenario.limits.silenceSeconds * watchdog.slowness;
       const kdumpLoaded = facts.told('kdump.loaded') === '1';
       const onStatus = (text: string): void => callbacks.onStatus?.(text);
       const consoleQuietSeconds = (): number => watchdog.consoleQuietSeconds();
@@ -200,9 +167,6 @@ async function watch(
   } catch (error) {
     if (signal.aborted) return { why: 'interrupted' };
     return { why: 'not-started', message: firstLine(error) };
-  } finally {
-    watchdog.stop();
-    signal.removeEventListener('abort', onAbort);
   }
 }
 

@@ -14,6 +14,9 @@ const BOOT_FACTOR = 10;
 const LEAST_FREE_BYTES = 8 * 2 ** 20;
 const INTERVAL_MS = 250;
 
+/** Monotonic milliseconds. */
+export type Clock = () => number;
+
 /**
  * Ends a trial on evidence of a hang, never on its total time: `silenceSeconds` without a byte from the guest (it sends a heartbeat every two
  * seconds), or `stallSeconds` of heartbeats without a new phase or cycle. On a slow host both are longer, by the time that this guest took to boot. What a guest says has an end too: a console
@@ -28,10 +31,11 @@ export class Watchdog {
   readonly #dir: string;
   readonly #seen = new Set<string>();
   #timer: NodeJS.Timeout | undefined;
-  #started = performance.now();
-  #lastSign = this.#started;
-  #lastConsole = this.#started;
-  #lastProgress = this.#started;
+  readonly #now: Clock;
+  #started: number;
+  #lastSign: number;
+  #lastConsole: number;
+  #lastProgress: number;
   #crashedAt: number | undefined;
   #bytes = 0;
   #booted = false;
@@ -41,7 +45,10 @@ export class Watchdog {
     limits: { silenceSeconds: number; stallSeconds: number },
     dir: string,
     end: (end: TrialEnd) => void,
+    clock: Clock = () => performance.now(),
   ) {
+    this.#now = clock;
+    this.#started = this.#lastSign = this.#lastConsole = this.#lastProgress = clock();
     this.#limits = limits;
     this.#dir = dir;
     this.#end = end;
@@ -53,7 +60,7 @@ export class Watchdog {
   }
 
   start(): void {
-    this.#started = performance.now();
+    this.#started = this.#now();
     this.#lastSign = this.#lastConsole = this.#lastProgress = this.#started;
     this.#timer = setInterval(() => void this.#check(), INTERVAL_MS);
   }
@@ -65,7 +72,7 @@ export class Watchdog {
 
   /** The guest sent something. */
   sign(from: 'console' | 'guest', bytes: number): void {
-    this.#lastSign = performance.now();
+    this.#lastSign = this.#now();
     if (from === 'console') this.#lastConsole = this.#lastSign;
     this.#bytes += bytes;
     if (this.#bytes > MOST_BYTES) this.#end({ why: 'flooded', mib: MOST_BYTES / 2 ** 20 });
@@ -73,12 +80,12 @@ export class Watchdog {
 
   /** Seconds since the last byte on the console. */
   consoleQuietSeconds(): number {
-    return (performance.now() - this.#lastConsole) / 1000;
+    return (this.#now() - this.#lastConsole) / 1000;
   }
 
   /** The guest came further. */
   progress(): void {
-    this.#lastProgress = performance.now();
+    this.#lastProgress = this.#now();
   }
 
   /** A line of a kernel that boots: headway, unless it was there before. */
@@ -93,17 +100,17 @@ export class Watchdog {
   booted(): void {
     if (this.#booted) return;
     this.#booted = true;
-    const seconds = (performance.now() - this.#started) / 1000;
+    const seconds = (this.#now() - this.#started) / 1000;
     this.#slowness = Math.min(MOST_SLOWNESS, Math.max(1, seconds / USUAL_BOOT_SECONDS));
   }
 
   /** A crash report has begun: once the console is quiet for a while, no more of it will come. */
   crashed(): void {
-    this.#crashedAt ??= performance.now();
+    this.#crashedAt ??= this.#now();
   }
 
   async #check(): Promise<void> {
-    const seconds = (since: number): number => (performance.now() - since) / 1000;
+    const seconds = (since: number): number => (this.#now() - since) / 1000;
     const slow = this.#slowness;
     const [silence, stall] = [this.#limits.silenceSeconds * slow, this.#limits.stallSeconds * slow];
     if (this.#crashedAt !== undefined) {

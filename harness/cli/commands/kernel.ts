@@ -1,156 +1,82 @@
-import { join } from 'node:path';
-import { EXIT, interruptible, UsageError } from '../../base/errors.js';
-import { imagesDir } from '../../base/paths.js';
-import { gateModules } from '../../bug/family.js';
-import { addKernel } from '../../kernel/add.js';
-import { buildKernel, builtId } from '../../kernel/build-kernel.js';
-import { catalogue, catalogueEntry } from '../../kernel/catalogue.js';
-import { debugVmlinux, ensureDebugInfo } from '../../kernel/debug-info.js';
-import { ensureKernel, fetchKernel } from '../../kernel/fetch.js';
-import type { Kernel } from '../../kernel/kernel.js';
-import { presentIds, presentKernel, removeKernel } from '../../kernel/store.js';
-import { modulesOf } from '../../module/module.js';
-import { type Context, printResult, progressFor, table } from '../context.js';
+import { does, doesOwnCleanup } from '../act.js';
+import type { Cli } from '../options.js';
+import { oneEach, verify } from '../options.js';
 
-/** `loopanic kernel ls`: the catalogue, what of it is on this host, and what was added. */
-export async function kernelList(args: { json: boolean }): Promise<number> {
-  const known = await catalogue();
-  const ids = [...new Set([...Object.keys(known), ...(await presentIds())])];
-  const rows = await Promise.all(
-    ids.map(async (id) => {
-      const kernel = await presentKernel(id);
-      const entry = known[id];
-      return {
-        id,
-        origin: kernel?.origin ?? entry?.origin ?? 'damaged',
-        summary: entry?.summary ?? 'added by hand',
-        stock: entry?.stock ?? null,
-        present: kernel !== null,
-        release: kernel?.release ?? null,
-        version: kernel?.version ?? (entry?.origin === 'rpm' ? entry.version : null),
-        compiler: kernel?.compiler ?? null,
-        hardenedUsercopy: kernel?.profile.hardenedUsercopyBuilt ?? null,
-        debugInfo: kernel ? (await debugVmlinux(kernel)) !== null : null,
-        modules: kernel ? await allModulesOf(kernel) : [],
-        unfit: kernel?.profile.unfit ?? [],
-        packages: kernel?.packages ?? [],
-      };
-    }),
-  );
-  printResult(args.json, rows, () =>
-    table([
-      ['KERNEL', 'ORIGIN', 'RELEASE', 'HARDENED USERCOPY', 'DEBUG INFO', 'MODULES', 'SUMMARY'],
-      ...rows.map((row) => [
-        row.id,
-        row.origin,
-        row.release ?? (row.origin === 'damaged' ? 'damaged' : 'not fetched'),
-        yesNo(row.hardenedUsercopy),
-        yesNo(row.debugInfo),
-        row.modules.join(' ') || '-',
-        row.summary,
-      ]),
-    ]),
-  );
-  return EXIT.ok;
-}
-
-/** Modules that are there for a kernel; of other bugs than the usual one with the name of what they stand in for. */
-async function allModulesOf(kernel: Kernel): Promise<string[]> {
-  const names: string[] = [];
-  for (const gate of gateModules())
-    for (const name of await modulesOf({ kernel, gate }))
-      names.push(gate === gateModules()[0] ? name : `${gate.name}:${name}`);
-  return names;
-}
-
-/** `loopanic kernel fetch ID`: the newest version that the catalogue's suite has, or the packages that its entry names. */
-export async function kernelFetch(
-  args: { id: string; verify: boolean; json: boolean },
-  { signal }: Context,
-): Promise<number> {
-  const entry = await catalogueEntry(args.id);
-  if (entry.origin === 'built') {
-    const patches = entry.patches.map((name) => join(imagesDir, 'kernel-patches', name));
-    return printKernel(
-      args.json,
-      await buildKernel({ from: entry.from, patches, id: args.id }, progressFor(), signal),
-    );
-  }
-  return printKernel(
-    args.json,
-    await interruptible(fetchKernel(args.id, progressFor(), args.verify), signal),
-  );
-}
-
-export interface KernelAddArgs {
-  files: string[];
-  devel: string[];
-  source?: string | undefined;
-  debuginfo?: string | undefined;
-  id?: string | undefined;
-  key?: string | undefined;
-  verify: boolean;
-  force: boolean;
-  json: boolean;
-}
-
-/** `loopanic kernel add FILE...`: a kernel that is on disk already. */
-export async function kernelAdd({ json, ...request }: KernelAddArgs): Promise<number> {
-  return printKernel(json, await addKernel(request, progressFor()));
-}
-
-/** `loopanic kernel build --from ID --patch FILE`: a kernel with a patch to its core. */
-export async function kernelBuild(
-  args: { from: string; patch: string[]; id?: string | undefined; json: boolean },
-  { signal }: Context,
-): Promise<number> {
-  const id = args.id ?? builtId(args.from, args.patch);
-  if (args.id === undefined && args.patch.length === 0)
-    throw new UsageError('bad-usage', 'kernel build: give --patch, or --id for one without');
-  return printKernel(
-    args.json,
-    await buildKernel({ from: args.from, patches: args.patch, id }, progressFor(), signal),
-  );
-}
-
-/** `loopanic kernel rm ID`. */
-export async function kernelRemove(args: { id: string; json: boolean }): Promise<number> {
-  await removeKernel(args.id);
-  printResult(args.json, { id: args.id, removed: true }, () => [`${args.id}: removed`]);
-  return EXIT.ok;
-}
-
-/** `loopanic kernel debuginfo ID`: what the analysis of dumps needs. */
-export async function kernelDebugInfo(args: { id: string; json: boolean }): Promise<number> {
-  const kernel = await ensureKernel(args.id, progressFor());
-  const vmlinux = await ensureDebugInfo(kernel, progressFor());
-  const { id, release, version } = kernel;
-  printResult(args.json, { id, release, version, vmlinux }, () => [`${id}: ${vmlinux}`]);
-  return EXIT.ok;
-}
-
-function printKernel(json: boolean, kernel: Kernel): number {
-  const { id, origin, release, version, compiler, packages, profile } = kernel;
-  const document = {
-    id,
-    origin,
-    release,
-    version,
-    compiler,
-    packages,
-    unfit: profile.unfit,
-    notes: profile.notes,
-  };
-  printResult(json, document, () => [
-    `${id}: ${release} (${version})${compiler === null ? '' : `, modules built with ${compiler}`}`,
-    ...packages.map(
-      ({ name, version: of, signature }) => `  ${name} ${of}${signature ? `: ${signature}` : ''}`,
-    ),
-  ]);
-  return EXIT.ok;
-}
-
-function yesNo(value: boolean | null): string {
-  if (value === null) return '-';
-  return value ? 'yes' : 'no';
+/** Registers `loopanic kernel`. */
+export function kernelCommand(y: Cli): Cli {
+  return y.command('kernel', 'kernels', (y) =>
+    y
+      .command(
+        'ls',
+        'the catalogue, and what of it is here',
+        (z) => z,
+        does(async () => (await import('../actions/kernel.js')).kernelList),
+      )
+      .command(
+        'fetch <id>',
+        "download a kernel of the catalogue (Debian's newest version, or the RPMs that the entry names), or build one of those that are built",
+        (z) => z.positional('id', { type: 'string', demandOption: true }).option('verify', verify),
+        doesOwnCleanup(async () => (await import('../actions/kernel.js')).kernelFetch),
+      )
+      .command(
+        'add <files..>',
+        'a kernel on disk: RPMs, .debs, or the directory of a build',
+        (z) =>
+          z
+            .positional('files', { type: 'string', array: true, demandOption: true })
+            .option('devel', {
+              ...oneEach,
+              default: [] as string[],
+              describe:
+                'what modules are built against: kernel-devel RPM, header .debs (repeat), or a build directory',
+            })
+            .option('source', {
+              type: 'string',
+              describe: 'source RPM, linux-source .deb, tar archive, or directory',
+            })
+            .option('debuginfo', {
+              type: 'string',
+              describe: 'kernel-debuginfo RPM, -dbg .deb, or a vmlinux',
+            })
+            .option('id', {
+              type: 'string',
+              describe: "name to give it; default: the catalogue's name for its release, or the release",
+            })
+            .option('key', { type: 'string', describe: 'public key that every RPM must be signed with' })
+            .option('verify', verify)
+            .option('force', {
+              type: 'boolean',
+              default: false,
+              describe: 'take it even if it cannot show the bug',
+            }),
+        does(async () => (await import('../actions/kernel.js')).kernelAdd),
+      )
+      .command(
+        'build',
+        'a Debian kernel built anew with a patch to its core (slow: a quarter of an hour on two cores)',
+        (z) =>
+          z
+            .option('from', {
+              type: 'string',
+              default: 'debian-6.1',
+              describe: 'kernel whose source and configuration are used',
+            })
+            .option('patch', { ...oneEach, default: [] as string[], describe: 'patch to apply (repeat)' })
+            .option('id', { type: 'string', describe: 'name to give it; default: from its patches' }),
+        doesOwnCleanup(async () => (await import('../actions/kernel.js')).kernelBuild),
+      )
+      .command(
+        'rm <id>',
+        'remove a kernel from this host',
+        (z) => z.positional('id', { type: 'string', demandOption: true }),
+        does(async () => (await import('../actions/kernel.js')).kernelRemove),
+      )
+      .command(
+        'debuginfo <id>',
+        'bring vmlinux with debug info, for analyses',
+        (z) => z.positional('id', { type: 'string', demandOption: true }),
+        does(async () => (await import('../actions/kernel.js')).kernelDebugInfo),
+      )
+      .demandCommand(1, 'kernel: which command? ls, fetch, add, build, debuginfo or rm'),
+  ) as Cli;
 }

@@ -1,96 +1,35 @@
-import { realpath, stat, writeFile } from 'node:fs/promises';
-import { dirname, join, resolve } from 'node:path';
-import { EXIT, firstLine, hasErrno, UsageError } from '../../base/errors.js';
-import { writeFileAtomic } from '../../base/files.js';
-import { unfinished } from '../../report/cell-state.js';
-import { compareRuns } from '../../report/compare.js';
-import { makeReport, type ReportFormat } from '../../report/report.js';
-import { RunFolder } from '../../results/run-folder.js';
-import { printResult, STDIN, table } from '../context.js';
+import { REPORT_FORMATS } from '../../report/formats.js';
+import { does } from '../act.js';
+import type { Cli } from '../options.js';
+import { expectationOk } from '../options.js';
 
-export interface ReportArgs {
-  run: string;
-  format: ReportFormat;
-  output?: string | undefined;
-  /** False with --no-expectation-ok (yargs turns it round): a panic needs no expectation. */
-  expectationOk: boolean;
-  json: boolean;
-  results: string;
+/** Registers `loopanic report`. */
+export function reportCommand(y: Cli): Cli {
+  return y.command(
+    'report <run>',
+    'a run as an HTML page, JUnit, TAP, Markdown or JSON',
+    (y) =>
+      y
+        .positional('run', { type: 'string', demandOption: true, describe: 'its id, or its folder' })
+        .option('format', { choices: REPORT_FORMATS, default: 'html' as const })
+        .option('output', {
+          type: 'string',
+          describe: "file; default: report.html in the run's folder, all else stdout",
+        })
+        .option('expectation-ok', expectationOk),
+    does(async () => (await import('../actions/report.js')).report),
+  ) as Cli;
 }
 
-/** `loopanic report RUN`: run.json told in another form. HTML goes into the run's folder if no file is named, all else to stdout; `--json` tells where it is, or wraps it. */
-export async function report(args: ReportArgs): Promise<number> {
-  const folder = await RunFolder.open(args.results, args.run);
-  const run = await folder.read();
-  if (!args.expectationOk) run.request.noExpectationOk = true;
-  const toStdout = args.output === undefined ? args.format !== 'html' : isStdout(args.output);
-  const target = toStdout ? undefined : (args.output ?? join(folder.path, 'report.html'));
-  if (target === '') throw new UsageError('bad-usage', '--output: is empty: name a file, or - for stdout');
-  const text = await makeReport(
-    run,
-    args.format,
-    folder.path,
-    target === undefined ? process.cwd() : dirname(resolve(target)),
-  );
-  if (target === undefined) {
-    const { format } = args;
-    const asJson = args.json && format !== 'json';
-    process.stdout.write(asJson ? `${JSON.stringify({ run: folder.id, format, text }, null, 2)}\n` : text);
-    return EXIT.ok;
-  }
-  const file = await writeReport(target, text).catch((error: unknown) => {
-    throw new UsageError('bad-output', `--output ${target}: cannot be written (${firstLine(error)})`, error);
-  });
-  printResult(args.json, { run: folder.id, format: args.format, file }, () => [file]);
-  return EXIT.ok;
-}
-
-/** yargs has made a file of the dash (context.ts). */
-function isStdout(output: string): boolean {
-  return ['-', STDIN, '/dev/stdout', '/dev/fd/1'].includes(output);
-}
-
-/** Regular files are replaced as a whole, behind links too; pipes and devices are written to. */
-async function writeReport(target: string, text: string): Promise<string> {
-  const file = await realpath(target).catch((error: unknown) => {
-    if (hasErrno(error, 'ENOENT')) return resolve(target);
-    throw error;
-  });
-  const known = await stat(file).catch(() => null);
-  if (known && !known.isFile()) await writeFile(file, text);
-  else await writeFileAtomic(file, text);
-  return file;
-}
-
-/** `loopanic compare A B`: what changed since last night. Exit 1 if somebody has to look, 3 if a run is not whole. */
-export async function compare(args: {
-  before: string;
-  after: string;
-  json: boolean;
-  results: string;
-}): Promise<number> {
-  const open = async (run: string) => (await RunFolder.open(args.results, run)).read();
-  const [before, after] = [await open(args.before), await open(args.after)];
-  const changes = compareRuns(before, after);
-  const news = changes.filter(({ change }) => change !== 'same');
-  const partial = [before, after].flatMap((run) => {
-    const why = unfinished(run);
-    return why === null ? [] : [`${run.run}: ${why}`];
-  });
-  printResult(args.json, { before: before.run, after: after.run, unfinished: partial, changes }, () => [
-    ...partial,
-    ...(before.matrix?.name === after.matrix?.name
-      ? []
-      : [
-          `the runs are of other matrices: ${before.matrix?.name ?? before.command}, ${after.matrix?.name ?? after.command}`,
-        ]),
-    ...(news.length === 0
-      ? [`no change in ${changes.length} cells`]
-      : [
-          ...table(news.map(({ change, cell, text }) => [change, cell, text])),
-          `${changes.length - news.length} cells are the same`,
-        ]),
-  ]);
-  if (changes.some(({ alarm }) => alarm)) return EXIT.unexpected;
-  return partial.length > 0 ? EXIT.noVerdict : EXIT.ok;
+/** Registers `loopanic compare`. */
+export function compareCommand(y: Cli): Cli {
+  return y.command(
+    'compare <before> <after>',
+    'what changed from one run to another; exit 1 if somebody has to look (another verdict, a new contradiction, a lost cell), 3 if a run is not whole',
+    (y) =>
+      y
+        .positional('before', { type: 'string', demandOption: true })
+        .positional('after', { type: 'string', demandOption: true }),
+    does(async () => (await import('../actions/report.js')).compare),
+  ) as Cli;
 }

@@ -1,149 +1,57 @@
-import { rm } from 'node:fs/promises';
-import { join } from 'node:path';
-import { EXIT, firstLine, LoopanicError, UsageError } from '../../base/errors.js';
-import { writeFileAtomic } from '../../base/files.js';
-import type { BuildOptions } from '../../module/build.js';
-import type { RunDocument } from '../../results/run-schema.js';
-import type { Scenario } from '../../scenario/scenario-schema.js';
-import type { KeepDumps } from '../../session/after-crash.js';
-import { executeRun } from '../../session/execute.js';
-import type { DumpMethod } from '../../trial/plan.js';
-import type { AttendedGuest } from '../../trial/run-trial.js';
-import type { Accel } from '../../vm/qemu-args.js';
-import { GuestShell } from '../../vm/ssh.js';
-import { type Context, progressFor } from '../context.js';
-import { exitCodeOf, printRun } from '../run-output.js';
+import { doesOwnCleanup } from '../act.js';
+import type { Cli } from '../options.js';
+import { anyImage, buildOptions, dump, keepDumps, kernel, trials } from '../options.js';
 
-export interface RunArgs extends BuildOptions {
-  scenario: string;
-  kernel: string;
-  module: string;
-  image?: string | undefined;
-  trials: number;
-  dump: DumpMethod;
-  keepDumps: KeepDumps;
-  seed?: number | undefined;
-  hardenedUsercopy?: 'on' | 'off' | undefined;
-  keep: boolean;
-  shell: boolean;
-  console: boolean;
-  bisect: boolean;
-  json: boolean;
-  results: string;
-  accel: 'auto' | Accel;
-}
-
-/** `loopanic run SCENARIO`: one cell, by hand. */
-export async function run(args: RunArgs, context: Context): Promise<number> {
-  if (!args.bisect) return runOnce(args, context);
-  try {
-    return await runOnce(args, context);
-  } catch (error) {
-    // git bisect takes most codes for bad: what says nothing of the kernel is passed over, and what would be wrong at every commit ends the bisection.
-    if (!(error instanceof LoopanicError)) throw error;
-    const ends = error instanceof UsageError && !PASSED_OVER.includes(error.code);
-    process.stderr.write(`loopanic: ${firstLine(error)}\n`);
-    return ends ? BISECT_ENDS : BISECT_SKIP;
-  }
-}
-
-/** Codes above 127 end a bisection; 125 passes over a commit. */
-const [BISECT_ENDS, BISECT_SKIP] = [128, 125];
-/** Bad input that may be one commit's. */
-const PASSED_OVER = [
-  'module-build-failed',
-  'patch-refused',
-  'no-such-module',
-  'incomplete-kernel',
-  'wrong-vermagic',
-];
-
-async function runOnce(args: RunArgs, { signal }: Context): Promise<number> {
-  if (args.json && args.shell)
-    throw new UsageError('bad-usage', '--json and --shell both want stdout: give one of them');
-  if ((args.keep || args.shell) && args.trials > 1)
-    throw new UsageError('bad-usage', '--keep and --shell attend one trial: leave out --trials');
-  const progress = progressFor(args.console || args.shell);
-  const { hardenedUsercopy } = args;
-  const result = await executeRun(
-    {
-      command: 'run',
-      cells: [{ kernel: args.kernel, module: args.module, scenario: args.scenario }],
-      image: args.image,
-      trials: args.trials,
-      retries: 0,
-      // A person asked what it does.
-      noExpectationOk: true,
-      dump: args.dump,
-      keepDumps: args.keepDumps,
-      results: args.results,
-      accel: args.accel,
-      build: args,
-      ...(args.seed === undefined ? {} : { seed: args.seed }),
-      ...(hardenedUsercopy
-        ? {
-            adjust: {
-              scenario: (scenario: Scenario) => ({
-                ...scenario,
-                kernel: { ...scenario.kernel, hardenedUsercopy },
-              }),
-              options: ['--hardened-usercopy', hardenedUsercopy],
-            },
-          }
-        : {}),
-      ...(args.keep || args.shell
-        ? {
-            attendance: {
-              hold: args.shell,
-              keep: args.keep,
-              attend: (guest: AttendedGuest) => attend(args, guest, signal),
-            },
-          }
-        : {}),
-      ...(args.console ? { onConsole: (chunk: Buffer) => void process.stderr.write(chunk) } : {}),
-    },
-    signal,
-    progress,
-  );
-  printRun(args.json, result);
-  return args.bisect ? bisectCode(result.document) : exitCodeOf(result.document);
-}
-
-/** For `git bisect run`: 0 good, 1 bad, 125 cannot be told. A stopped command must stop the bisection too. */
-function bisectCode(document: RunDocument): number {
-  if (document.interrupted) return EXIT.interrupted;
-  const [cell] = document.cells;
-  if (cell?.verdict === 'clean') return EXIT.ok;
-  return cell?.verdict === 'panics' ? EXIT.unexpected : BISECT_SKIP;
-}
-
-/** What a person in the guest needs: how to reach it, a shell in it, and the guest for as long as they want it. */
-async function attend(args: RunArgs, guest: AttendedGuest, signal: AbortSignal): Promise<void> {
-  const port = await guest.vm.sshPort();
-  const key = join(guest.dir, 'ssh-key');
-  await writeFileAtomic(key, guest.keys.privateKey);
-  // The key opens nothing once its guest is gone.
-  guest.vm.exited.then(() => rm(key, { force: true }));
-  const say = (text: string): void => void process.stderr.write(`${text}\n`);
-  say(
-    `guest: ssh -i ${key} -p ${port} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null root@127.0.0.1`,
-  );
-  if (args.shell) {
-    say("waiting for the guest to mount; in it, 'workload' starts the trigger and 'exit' ends the trial");
-    await Promise.race([guest.holding, guest.vm.exited]);
-    using shell = await GuestShell.connect(port, guest.keys);
-    await shell.interactive();
-  }
-  if (!args.keep) return;
-  say(
-    process.stdin.isTTY
-      ? 'the guest is kept: press Enter to end it'
-      : 'the guest is kept: end it with SIGINT or SIGTERM',
-  );
-  await new Promise<void>((resolve) => {
-    signal.addEventListener('abort', () => resolve(), { once: true });
-    guest.vm.exited.then(() => resolve());
-    if (process.stdin.isTTY) process.stdin.resume().once('data', () => resolve());
-  });
-  process.stdin.pause();
+/** Registers `loopanic run`. */
+export function runCommand(y: Cli): Cli {
+  return y.command(
+    'run <scenario>',
+    'one cell, by hand',
+    (y) =>
+      buildOptions(y)
+        .positional('scenario', {
+          type: 'string',
+          demandOption: true,
+          describe: 'name (loopanic scenario ls) or YAML file',
+        })
+        .option('kernel', kernel)
+        .option('module', {
+          type: 'string',
+          default: 'stock',
+          describe: 'module id (loopanic module ls) or path of a .ko or a .patch',
+        })
+        .option('image', anyImage)
+        .option('trials', trials)
+        .option('dump', dump)
+        .option('keep-dumps', { ...keepDumps, default: 'all' as const })
+        .option('seed', {
+          type: 'number',
+          describe: "repeats a trial's random choices (outcome.json has its seed)",
+        })
+        .option('hardened-usercopy', {
+          choices: ['on', 'off'] as const,
+          describe: "instead of the scenario's setting",
+        })
+        .option('keep', {
+          type: 'boolean',
+          default: false,
+          describe: 'leave the guest up after its trial until you end it',
+        })
+        .option('shell', {
+          type: 'boolean',
+          default: false,
+          describe: "an ssh shell in the guest, everything mounted; 'workload' there starts the trigger",
+        })
+        .option('console', {
+          type: 'boolean',
+          default: false,
+          describe: 'show the serial console live, on stderr',
+        })
+        .option('bisect', {
+          type: 'boolean',
+          default: false,
+          describe: 'exit codes of git bisect run: 0 clean, 1 panics, 125 no verdict',
+        }),
+    doesOwnCleanup(async () => (await import('../actions/run.js')).run),
+  ) as Cli;
 }

@@ -1,24 +1,22 @@
-import { stringify } from 'yaml';
-import { loadScenario, scenarioNames } from '../../scenario/load-scenario.js';
-import { printResult, table } from '../context.js';
+import { does } from '../act.js';
+import type { Cli } from '../options.js';
 
-/** `loopanic scenario ls`. */
-export async function scenarioList(args: { json: boolean }): Promise<number> {
-  const loaded = await Promise.all((await scenarioNames()).map((name) => loadScenario(name)));
-  const rows = loaded.map(({ scenario: { name, summary, workload } }) => ({
-    name,
-    summary,
-    workload: workload.name,
-  }));
-  printResult(args.json, rows, () =>
-    table([['SCENARIO', 'WORKLOAD', 'SUMMARY'], ...rows.map((row) => [row.name, row.workload, row.summary])]),
-  );
-  return 0;
-}
-
-/** `loopanic scenario show NAME|FILE`: a scenario with all defaults filled in. */
-export async function scenarioShow(args: { name: string; json: boolean }): Promise<number> {
-  const { scenario } = await loadScenario(args.name);
-  printResult(args.json, scenario, () => [stringify(scenario).trimEnd()]);
-  return 0;
+/** Registers `loopanic scenario`. */
+export function scenarioCommand(y: Cli): Cli {
+  return y.command('scenario', 'scenarios', (y) =>
+    y
+      .command(
+        'ls',
+        'scenarios that come with loopanic',
+        (z) => z,
+        does(async () => (await import('../actions/scenario.js')).scenarioList),
+      )
+      .command(
+        'show <name>',
+        'a scenario with all defaults filled in',
+        (z) => z.positional('name', { type: 'string', demandOption: true }),
+        does(async () => (await import('../actions/scenario.js')).scenarioShow),
+      )
+      .demandCommand(1, 'scenario: which command? ls or show'),
+  ) as Cli;
 }

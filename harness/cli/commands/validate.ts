@@ -1,107 +1,38 @@
-import { firstLine, interruptible, LoopanicError, UsageError } from '../../base/errors.js';
-import type { Progress } from '../../base/progress.js';
-import type { Bug } from '../../bug/bug.js';
-import { bugOf } from '../../bug/family.js';
-import { checkKernelId } from '../../kernel/catalogue.js';
-import { ensureKernel } from '../../kernel/fetch.js';
-import { presentKernel } from '../../kernel/store.js';
-import type { BuildOptions } from '../../module/build.js';
-import { codeText } from '../../module/identity.js';
-import { checkModuleId, ensureModule } from '../../module/module.js';
-import { moduleText } from '../../report/cell-state.js';
-import type { RunDocument } from '../../results/run-schema.js';
-import { loadScenario } from '../../scenario/load-scenario.js';
-import type { KeepDumps } from '../../session/after-crash.js';
-import { executeRun } from '../../session/execute.js';
-import type { DumpMethod } from '../../trial/plan.js';
-import { percent } from '../../verdict/cell-verdict.js';
-import type { Accel } from '../../vm/qemu-args.js';
-import { type Context, printResult, progressFor } from '../context.js';
-import { cellLines, exitCodeOf } from '../run-output.js';
+import { CONTROL_BOOTS, DEFAULT_CONFIDENCE } from '../../verdict/cell-verdict.js';
+import { doesOwnCleanup } from '../act.js';
+import type { Cli } from '../options.js';
+import { anyImage, buildOptions, dump, keepDumps, kernel, retries, trials } from '../options.js';
 
-export interface ValidateArgs extends BuildOptions {
-  kernel: string;
-  module: string;
-  control?: string | undefined;
-  scenario: string;
-  image?: string | undefined;
-  trials: number;
-  retries: number;
-  confidence: number;
-  dump: DumpMethod;
-  keepDumps: KeepDumps;
-  seed?: number | undefined;
-  json: boolean;
-  results: string;
-  accel: 'auto' | Accel;
-}
-
-/** `loopanic validate`: the positive control, then the module under test until the confidence is reached: one verdict with numbers. */
-export async function validate(args: ValidateArgs, { signal }: Context): Promise<number> {
-  const progress = progressFor();
-  await checkKernelId(args.kernel);
-  const bug = bugOf((await loadScenario(args.scenario)).scenario.bug);
-  await checkModuleId(args.module, await presentKernel(args.kernel), bug.module);
-  const control = args.control ?? (await interruptible(chooseControl(args, bug, progress, signal), signal));
-  const { kernel, module, scenario, image, trials, retries, confidence, dump, keepDumps, results, accel } =
-    args;
-  if (control === module)
-    throw new UsageError(
-      'bad-usage',
-      `--module ${module}: is the positive control itself: give another one with --control`,
-    );
-  const result = await executeRun(
-    {
-      command: 'validate',
-      cells: [
-        { kernel, module: control, scenario, isControl: true },
-        {
-          kernel,
-          module,
-          scenario,
-          control: 0,
-          expected: { verdict: 'clean', why: 'it is to be validated as a fix' },
-        },
-      ],
-      ...{ image, trials, retries, confidence, dump, keepDumps, results, accel, build: args },
-      ...(args.seed === undefined ? {} : { seed: args.seed }),
-    },
-    signal,
-    progress,
-  );
-  printResult(args.json, result.document, () => [
-    ...result.document.cells.flatMap((cell) => cellLines(cell, result.document)),
-    summary(result.document),
-    `results: ${result.folder}`,
-  ]);
-  return exitCodeOf(result.document);
-}
-
-/** The bug's own control; where that cannot be built, the kernel's own module, which is a control only if it panics. */
-async function chooseControl(
-  args: ValidateArgs,
-  { control, module: gate }: Bug,
-  progress: Progress,
-  signal: AbortSignal,
-): Promise<string> {
-  const kernel = await ensureKernel(args.kernel, progress);
-  try {
-    await ensureModule(control, { kernel, gate }, progress, args, signal);
-    return control;
-  } catch (error) {
-    if (!(error instanceof LoopanicError) || signal.aborted) throw error;
-    progress.line(`positive control: the kernel's stock module, for ${firstLine(error)}`);
-    return 'stock';
-  }
-}
-
-/** The last line of a validation: the verdict with its numbers, and what was tested. */
-export function summary({ cells, confidence }: RunDocument): string {
-  const [control, tested] = cells;
-  const rate = control?.statistics?.rate;
-  const [k, n] = [control?.statistics?.panicked ?? 0, control?.statistics?.counted ?? 0];
-  const interval = rate ? ` (95 % interval ${percent(rate.low)} to ${percent(rate.high)})` : '';
-  const code = tested?.moduleInfo ? codeText(tested.moduleInfo) : null;
-  const toldAlready = code !== null && tested?.reason.includes(code) ? `; ${code}` : '';
-  return `${tested?.module} on ${tested?.kernel}: ${tested?.verdict ?? 'no verdict'}: ${tested?.reason}; positive control ${control?.module}: ${k} of ${n} boots panicked${interval}${confidence === null ? '' : `; confidence asked for: ${percent(confidence)}`}${tested?.moduleInfo ? `; tested: ${moduleText(tested).replace(toldAlready, '')}` : ''}`;
+/** Registers `loopanic validate`. */
+export function validateCommand(y: Cli): Cli {
+  return y.command(
+    'validate',
+    'is this module a fix? the positive control, then the module until the confidence is reached',
+    (y) =>
+      buildOptions(y)
+        .option('kernel', kernel)
+        .option('module', {
+          type: 'string',
+          demandOption: true,
+          describe:
+            'module id (loopanic module ls), name (module build --name), or path of a .ko or a .patch',
+        })
+        .option('control', {
+          type: 'string',
+          describe: 'module that must panic; default: unpatched, or stock where that cannot be built',
+        })
+        .option('scenario', { type: 'string', default: 'xfs-loopback', describe: 'name or YAML file' })
+        .option('confidence', {
+          type: 'number',
+          default: DEFAULT_CONFIDENCE,
+          describe: 'at most 1 - N of such validations call a module clean that is as bad as the control',
+        })
+        .option('image', anyImage)
+        .option('trials', { ...trials, default: CONTROL_BOOTS, describe: 'boots of the positive control' })
+        .option('retries', retries)
+        .option('dump', dump)
+        .option('keep-dumps', { ...keepDumps, default: 'first' as const })
+        .option('seed', { type: 'number', describe: "repeats the trials' random choices" }),
+    doesOwnCleanup(async () => (await import('../actions/validate.js')).validate),
+  ) as Cli;
 }

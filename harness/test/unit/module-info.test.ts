@@ -1,7 +1,7 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
-import { summary } from '../../cli/commands/validate.js';
+import { summary } from '../../cli/actions/validate.js';
 import { outcomeSchema } from '../../outcome/outcome-schema.js';
 import { makeReport } from '../../report/report.js';
 import { contradictionIn } from '../../results/check-run.js';

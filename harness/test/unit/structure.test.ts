@@ -1,6 +1,7 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
+import { execa } from 'execa';
 import { packageRoot } from '../../base/paths.js';
 import { publishedSchemas } from '../../results/schemas.js';
 
@@ -49,7 +50,15 @@ test('imports point one way', async (t) => {
 
 test('nothing but what belongs there stands at the top', async (t) => {
   const allowed = [
-    ...['package.json', 'package-lock.json', 'tsconfig.json', 'README.md', 'LICENSE', 'CHANGELOG.md'],
+    ...[
+      'package.json',
+      'package-lock.json',
+      'tsconfig.json',
+      'README.md',
+      'LICENSE',
+      'CHANGELOG.md',
+      'CONTRIBUTING.md',
+    ],
     ...['harness', 'scenarios', 'vm-images', 'results', 'node_modules', 'dist'],
   ];
   const names = (await readdir(packageRoot)).filter((name) => !name.startsWith('.'));
@@ -63,5 +72,17 @@ test('the published JSON Schemas are those of the code (npm run schemas)', async
   for (const [name, schema] of Object.entries(publishedSchemas())) {
     const published = await readFile(join(harness, 'schemas', name), 'utf8');
     t.deepEqual(JSON.parse(published), JSON.parse(JSON.stringify(schema)), name);
+  }
+});
+
+test('every Perl script of a guest compiles', async (t) => {
+  const scripts: string[] = [];
+  for (const dir of ['vm-images', 'scenarios'])
+    for (const name of await readdir(join(packageRoot, dir), { recursive: true }))
+      if (name.endsWith('.pl')) scripts.push(join(packageRoot, dir, name));
+  t.true(scripts.length >= 5);
+  for (const script of scripts) {
+    const { exitCode, stderr } = await execa('perl', ['-c', script], { reject: false });
+    t.is(exitCode, 0, stderr);
   }
 });

@@ -1,0 +1,137 @@
+import { join, resolve } from 'node:path';
+import { EXIT, firstLine } from '../../base/errors.js';
+import { writeFileAtomic } from '../../base/files.js';
+import { catalogue } from '../../kernel/catalogue.js';
+import { presentIds } from '../../kernel/store.js';
+import type { BuildOptions } from '../../module/build-options.js';
+import { moduleNames } from '../../module/module.js';
+import { makeReport } from '../../report/report.js';
+import { pruneRuns } from '../../results/retention.js';
+import { loadMatrix, type MatrixCell } from '../../scenario/load-matrix.js';
+import { scenarioNames } from '../../scenario/load-scenario.js';
+import type { KeepDumps } from '../../session/after-crash.js';
+import { executeRun } from '../../session/execute.js';
+import { planRun } from '../../session/plan-run.js';
+import type { DumpMethod } from '../../trial/plan.js';
+import { CONTROL_BOOTS, DEFAULT_CONFIDENCE } from '../../verdict/cell-verdict.js';
+import type { Accel } from '../../vm/qemu-args.js';
+import { type Context, printResult, progressFor, table } from '../context.js';
+import { exitCodeOf, printRun } from '../run-output.js';
+
+export interface MatrixArgs extends BuildOptions {
+  file: string;
+  kernel: string[];
+  only: string[];
+  list: boolean;
+  resume?: string | undefined;
+  image?: string | undefined;
+  trials?: number | undefined;
+  jobs: number;
+  retries: number;
+  confidence?: number | undefined;
+  /** False with --no-expectation-ok (yargs turns it round): a panic needs no expectation. */
+  expectationOk: boolean;
+  keepRuns?: number | undefined;
+  dump: DumpMethod;
+  keepDumps: KeepDumps;
+  seed?: number | undefined;
+  json: boolean;
+  results: string;
+  accel: 'auto' | Accel;
+}
+
+/** By number if only --trials is given, or if no cell has a control; else by confidence. */
+function bootsOf(
+  args: MatrixArgs,
+  cells: readonly MatrixCell[],
+): { trials: number; uncontrolledTrials: number; confidence?: number } {
+  const byNumber = args.confidence === undefined && args.trials !== undefined;
+  const controlled = cells.some(({ control }) => control !== undefined);
+  if (byNumber || (args.confidence === undefined && !controlled)) {
+    const trials = args.trials ?? 1;
+    return { trials, uncontrolledTrials: trials };
+  }
+  return {
+    trials: args.trials ?? CONTROL_BOOTS,
+    uncontrolledTrials: args.trials ?? 1,
+    confidence: args.confidence ?? DEFAULT_CONFIDENCE,
+  };
+}
+
+/** `loopanic matrix FILE`: every cell of a matrix file, against its expectations. */
+export async function matrix(args: MatrixArgs, { signal }: Context): Promise<number> {
+  const listed = await catalogue();
+  const present = await presentIds();
+  const { name, cells, skipped } = await loadMatrix(args.file, {
+    known: {
+      kernels: [...new Set([...Object.keys(listed), ...present])],
+      modules: await moduleNames(),
+      scenarios: await scenarioNames(),
+    },
+    present,
+    kernels: args.kernel.length > 0 ? args.kernel : undefined,
+    only: args.only,
+    stock: (kernel) => {
+      const stock = listed[kernel]?.stock;
+      return stock && stock.verdict !== 'unknown' ? { verdict: stock.verdict, why: stock.source } : undefined;
+    },
+  });
+  const { image, jobs, retries, dump, keepDumps, results, accel, resume } = args;
+  const { confidence, trials, uncontrolledTrials } = bootsOf(args, cells);
+  const request = {
+    command: 'matrix',
+    ...{
+      cells,
+      image,
+      trials,
+      uncontrolledTrials,
+      needControls: args.confidence !== undefined,
+      noExpectationOk: !args.expectationOk,
+      jobs,
+      retries,
+      dump,
+      keepDumps,
+      results,
+      accel,
+      resume,
+      build: args,
+      tolerant: true,
+      skipped,
+      matrix: { name, file: resolve(args.file) },
+    },
+    ...(confidence === undefined ? {} : { confidence }),
+    ...(args.seed === undefined ? {} : { seed: args.seed }),
+  };
+  if (args.list) {
+    const plan = await planRun(request);
+    printResult(args.json, { ...plan, skipped }, () => [
+      ...table([
+        ['KERNEL', 'MODULE', 'SCENARIO', 'BOOTS', 'EXPECTED', 'WHY'],
+        ...plan.cells.map((row) => [
+          row.kernel,
+          row.module,
+          row.scenario,
+          `${row.sequential ? (row.expected === 'panics' ? 'until it panics' : `at least ${row.boots}`) : row.boots}${row.isControl ? ' (control)' : ''}`,
+          row.expected ?? '-',
+          row.why ?? '',
+        ]),
+      ]),
+      plan.total,
+      ...skipped.map(({ kernel, why }) => `skipped: ${kernel}: ${why}`),
+    ]);
+    return EXIT.ok;
+  }
+  const progress = progressFor(false, jobs > 1);
+  const result = await executeRun(request, signal, progress);
+  printRun(args.json, result);
+  const page = join(result.folder, 'report.html');
+  await makeReport(result.document, 'html', result.folder, result.folder)
+    .then((text) => writeFileAtomic(page, text))
+    .then(() => progress.line(`report: ${page}`))
+    // What it tells is in run.json: the result stands without it.
+    .catch((error: unknown) => progress.line(`no report.html: ${firstLine(error)}`));
+  if (args.keepRuns !== undefined && !signal.aborted)
+    for (const run of await pruneRuns(results, args.keepRuns, { matrix: name, current: result.document.run }))
+      progress.line(`removed the old run ${run} (--keep-runs ${args.keepRuns})`);
+  return exitCodeOf(result.document);
+}

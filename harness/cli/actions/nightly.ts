@@ -1,0 +1,155 @@
+import { userInfo } from 'node:os';
+import { relative, resolve } from 'node:path';
+import { EXIT } from '../../base/errors.js';
+import { packageRoot } from '../../base/paths.js';
+import { readYaml } from '../../base/yaml-file.js';
+import { matrixSchema } from '../../scenario/matrix-schema.js';
+import { printResult } from '../context.js';
+
+export interface NightlyArgs {
+  file: string;
+  at: string;
+  for: 'systemd' | 'github' | 'gitlab';
+  confidence: number;
+  trials: number;
+  keepRuns: number;
+  json: boolean;
+  results: string;
+  accel: string;
+}
+
+/** `loopanic nightly-unit`: what runs a matrix every night: a systemd service and timer and a cron line, or a job of a CI service. Nothing is installed. */
+export async function nightlyUnit(args: NightlyArgs): Promise<number> {
+  await readYaml(args.file, matrixSchema);
+  const [hour = '2', minute = '30'] = args.at.split(':');
+  if (args.for !== 'systemd') {
+    const text = args.for === 'github' ? githubJob(args, Number(hour), Number(minute)) : gitlabJob(args);
+    printResult(args.json, { [args.for]: text }, () => [text]);
+    return EXIT.ok;
+  }
+  const command = [
+    ...[process.execPath, `${packageRoot}/dist/cli/main.js`, 'matrix', resolve(args.file)],
+    ...['--confidence', args.confidence, '--trials', args.trials, '--keep-runs', args.keepRuns],
+    ...['--results', resolve(args.results)],
+    ...(args.accel === 'auto' ? [] : ['--accel', args.accel]),
+  ].map(String);
+  // The same caches and catalogue as here: of a kernel that is in no cache nothing is run.
+  const environment = ['XDG_CACHE_HOME', 'XDG_CONFIG_HOME'].flatMap((name) => {
+    const value = process.env[name];
+    return value ? [`${name}=${value}`] : [];
+  });
+  const service = `# /etc/systemd/system/loopanic-nightly.service
+[Unit]
+Description=loopanic nightly matrix
+
+[Service]
+Type=oneshot
+User=${userName()}
+WorkingDirectory=${packageRoot.replaceAll('%', '%%')}
+${environment.map((line) => `Environment=${systemdWord(line, false)}\n`).join('')}ExecStart=${command.map((word) => systemdWord(word)).join(' ')}
+# 1: a cell contradicts its expectation; 3: a cell has no verdict. Both make the unit fail, as they should. The run's folder has report.html.
+Nice=10
+`;
+  const timer = `# /etc/systemd/system/loopanic-nightly.timer
+[Unit]
+Description=loopanic nightly matrix
+
+[Timer]
+OnCalendar=*-*-* ${args.at}:00
+Persistent=true
+
+[Install]
+WantedBy=timers.target
+`;
+  const shell = [...environment, ...command].map(shellWord).join(' ');
+  // In a crontab a bare % ends the command, in quotes too.
+  const cron = `# crontab -e\n${Number(minute)} ${Number(hour)} * * * ${environment.length > 0 ? 'env ' : ''}${shell.replaceAll('%', '\\%')}`;
+  printResult(args.json, { service, timer, cron }, () => [
+    service,
+    timer,
+    '# then: systemctl enable --now loopanic-nightly.timer; or, without systemd:',
+    cron,
+  ]);
+  return EXIT.ok;
+}
+
+/** A word for sh: nothing in it is expanded. */
+function shellWord(word: string): string {
+  return /^[\w./@%+=:,-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+}
+
+/** A user without an entry in passwd has a number only. */
+function userName(): string {
+  try {
+    return userInfo().username;
+  } catch {
+    return String(process.getuid?.());
+  }
+}
+
+/** A word of a unit's command, or of its environment, where systemd expands no variables (systemd.exec): nothing in it is expanded. */
+function systemdWord(word: string, isCommand = true): string {
+  const specifiers = word.replaceAll('%', '%%');
+  const plain = isCommand ? specifiers.replaceAll('$', '$$$$') : specifiers;
+  return /^[\w./@%+=:,$-]+$/.test(plain) ? plain : `"${plain.replace(/["\\]/g, '\\$&')}"`;
+}
+
+/** Exit codes need no translation: whatever is not 0 fails the job, and the reports are made in any case, of this run and no other. */
+function githubJob({ file, confidence, trials }: NightlyArgs, hour: number, minute: number): string {
+  return `# .github/workflows/loopanic-nightly.yml; the time is UTC
+name: loopanic nightly
+on:
+  schedule:
+    - cron: '${minute} ${hour} * * *'
+  workflow_dispatch:
+jobs:
+  matrix:
+    runs-on: [self-hosted, linux, x64] # with KVM: minutes instead of hours
+    timeout-minutes: 240
+    steps:
+      - uses: actions/checkout@v4
+      - run: npm ci && npx loopanic setup
+      - run: |
+          npx loopanic matrix ${matrixPath(file)} --confidence ${confidence} --trials ${trials} --json >results/last.json
+      - if: always()
+        run: |
+          run=$(${RUN_ID})
+          npx loopanic report "$run" --format md >>"$GITHUB_STEP_SUMMARY"
+          npx loopanic report "$run" --format junit --output results/junit.xml
+      - if: always()
+        uses: actions/upload-artifact@v4
+        with:
+          name: loopanic-results # logs and dumps are copies of a guest's memory: mind who may read them
+          path: results
+`;
+}
+
+function gitlabJob({ file, confidence, trials }: NightlyArgs): string {
+  return `# .gitlab-ci.yml; the time is that of the pipeline schedule
+loopanic-nightly:
+  tags: [kvm]
+  timeout: 4h
+  rules:
+    - if: $CI_PIPELINE_SOURCE == "schedule"
+  script:
+    - npm ci && npx loopanic setup
+    - |
+      npx loopanic matrix ${matrixPath(file)} --confidence ${confidence} --trials ${trials} --json >results/last.json
+  after_script:
+    - npx loopanic report "$(${RUN_ID})" --format junit --output junit.xml
+  artifacts:
+    when: always
+    paths: [results]
+    reports:
+      junit: junit.xml
+`;
+}
+
+/** The run that the job has just made; fails if it made none. */
+const RUN_ID = `node -p "JSON.parse(require('fs').readFileSync('results/last.json')).run"`;
+
+/** A file of loopanic's own by its path in the project, which is what a job checks out. */
+function matrixPath(file: string): string {
+  const path = relative(packageRoot, resolve(file));
+  return shellWord(path.startsWith('..') ? file : path);
+}

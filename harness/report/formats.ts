@@ -1,0 +1,3 @@
+/** What a run can be told as. */
+export const REPORT_FORMATS = ['html', 'junit', 'tap', 'md', 'json'] as const;
+export type ReportFormat = (typeof REPORT_FORMATS)[number];
