@@ -20,8 +20,8 @@ export interface Inheritance {
 }
 
 /**
- * Reads a YAML file and checks it against a schema. Every failure is a UsageError of one line: file:line: key: what is wrong. With `inherit` a file takes from
- * the one that it names what it does not say itself: maps key by key, anything else whole.
+ * Reads a YAML file and checks it against a schema. Every failure is a UsageError of one line: file:line: key: what is wrong. With
+ * `inherit` a file takes from the one that it names what it does not say itself: maps key by key, anything else whole.
  */
 export async function readYaml<S extends z.ZodType>(
   file: string,

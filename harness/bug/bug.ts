@@ -33,8 +33,8 @@ export interface Receiver {
 }
 
 /**
- * Which copy panics. `whole-objects`: two or more neighbouring objects of a kmalloc cache, read as one; `across-pages`: bytes beyond the end of one compound page,
- * read as one with those of the page before.
+ * Which copy panics. `whole-objects`: two or more neighbouring objects of a kmalloc cache, read as one; `across-pages`: bytes beyond the
+ * end of one compound page, read as one with those of the page before.
  */
 export type SoughtCopy = 'whole-objects' | 'across-pages';
 

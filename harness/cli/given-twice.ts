@@ -1,8 +1,9 @@
 import { UsageError } from '../base/errors.js';
 
 /**
- * Refuses an option that is given more than once, with its values: yargs makes a list of some and takes the last of others, and which of them was meant is not for us to choose. `words`: the command
- * line. `args`: what yargs made of it. `lists`: options that may be repeated. Throws UsageError.
+ * Refuses an option that is given more than once, with its values: yargs makes a list of some and takes the last of others, and which of
+ * them was meant is not for us to choose. `words`: the command line. `args`: what yargs made of it. `lists`: options that may be
+ * repeated. Throws UsageError.
  */
 export function refuseRepeated(
   words: readonly string[],

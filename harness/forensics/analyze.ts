@@ -20,8 +20,8 @@ export interface AnalysisRequest {
 }
 
 /**
- * Walks through a dump as the article does and says whether its panic is the sought one. Never throws for a dump that cannot be read: the analysis
- * then is incomplete, says why, and keeps the facts it had.
+ * Walks through a dump as the article does and says whether its panic is the sought one. Never throws for a dump that cannot be read: the
+ * analysis then is incomplete, says why, and keeps the facts it had.
  */
 export async function analyzeDump(request: AnalysisRequest, signal: AbortSignal): Promise<Analysis> {
   const started = performance.now();

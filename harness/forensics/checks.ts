@@ -178,8 +178,8 @@ function crossingChecks({ usercopy, fragment, compound }: AnalysisFacts): Analys
 const group = (number: number | null): string => (number === null ? '' : ` of AG ${number}`);
 
 /**
- * What the checks add up to. A check that could not be made leaves it unproven; one that found something else refutes it, unless the dump is
- * damaged: then what was found may be wrong too.
+ * What the checks add up to. A check that could not be made leaves it unproven; one that found something else refutes it, unless the dump
+ * is damaged: then what was found may be wrong too.
  */
 export function conclude(
   facts: AnalysisFacts,

@@ -54,7 +54,10 @@ export interface Fragment {
   size: number;
 }
 
-/** `struct skb_shared_info.frags`: skb_frag_t is a bio_vec since 5.4 (bv_page, bv_len, bv_offset), before that {page.p, page_offset, size}. */
+/**
+ * `struct skb_shared_info.frags`: skb_frag_t is a bio_vec since 5.4 (bv_page, bv_len, bv_offset), before that {page.p, page_offset,
+ * size}.
+ */
 export function parseFragments(text: string, count: number): Fragment[] {
   const number = (value: string | undefined): number => Number(value ?? 0);
   const now = [...text.matchAll(/bv_page = (0x[0-9a-f]+),\s*bv_len = (\w+),\s*bv_offset = (\w+)/g)].map(

@@ -71,8 +71,8 @@ export class CrashSession implements AsyncDisposable {
   }
 
   /**
-   * Runs one command and returns its output. Throws InfraError if crash ends or does not answer. What cannot be read is noted in `damage`, but for a
-   * `probe` of an address that may be none.
+   * Runs one command and returns its output. Throws InfraError if crash ends or does not answer. What cannot be read is noted in
+   * `damage`, but for a `probe` of an address that may be none.
    */
   async run(command: string, kind: 'read' | 'probe' = 'read'): Promise<string> {
     this.#said = '';

@@ -38,8 +38,8 @@ const hex = (value: bigint): string => value.toString(16).padStart(16, '0');
 const MAX_OBJECTS = 64;
 
 /**
- * The article's walk: from the panicked stack to the sk_buff, its fragment, the slab objects under it, and the socket it came through. Fills `facts`
- * as it goes, so that what was found before a failure is kept. All types and offsets come from the dump's own debug info.
+ * The article's walk: from the panicked stack to the sk_buff, its fragment, the slab objects under it, and the socket it came through.
+ * Fills `facts` as it goes, so that what was found before a failure is kept. All types and offsets come from the dump's own debug info.
  */
 export async function walk(session: CrashSession, facts: AnalysisFacts, bug: Bug): Promise<void> {
   const sys = await session.run('sys');
@@ -92,8 +92,8 @@ async function processes(
   sender: RegExp,
 ): Promise<AnalysisFacts['processes']> {
   const receiver = facts.task ? { comm: facts.task.comm, pid: facts.task.pid } : null;
-  // Along the task list itself: crash 8.0's `ps` relies on the pid hash, which it cannot read on some kernels. Newest first, reading names straight
-  // from memory: having gdb format a task_struct takes a fifth of a second each.
+  // Along the task list itself: crash 8.0's `ps` relies on the pid hash, which it cannot read on some kernels. Newest first, reading
+  // names straight from memory: having gdb format a task_struct takes a fifth of a second each.
   const tasks = parseAddresses(await session.run('list -h init_task -o task_struct.tasks'));
   const offset = parseValue(await session.run('p (unsigned long)&((struct task_struct *)0)->comm'));
   if (offset === null) return { receiver, initiator: null };
@@ -109,8 +109,8 @@ async function processes(
 }
 
 /**
- * The sk_buff is found, not given: a stack word that points into an sk_buff cache, reads as one with fragments, and has a fragment that holds another
- * stack word, an address in the reported cache. That word is what was to be copied.
+ * The sk_buff is found, not given: a stack word that points into an sk_buff cache, reads as one with fragments, and has a fragment that
+ * holds another stack word, an address in the reported cache. That word is what was to be copied.
  */
 async function findCopy(session: CrashSession, words: LabelledWord[], facts: AnalysisFacts): Promise<void> {
   const named = words.filter(({ cache }) => cache === facts.usercopy?.object);
@@ -119,8 +119,8 @@ async function findCopy(session: CrashSession, words: LabelledWord[], facts: Ana
   const targets = told ? [BigInt(`0x${told}`)] : named.map(({ address }) => BigInt(`0x${address}`));
   const seen = new Set<string>();
   const isOwn = ({ cache }: LabelledWord): boolean => /^skbuff_/.test(cache);
-  // Kernels before 4.16, which print the address, merge sk_buffs into a kmalloc cache of their size: then any word may be one, if it reads as one and holds that
-  // very address. Without an address chance would find sk_buffs that are none.
+  // Kernels before 4.16, which print the address, merge sk_buffs into a kmalloc cache of their size: then any word may be one, if it
+  // reads as one and holds that very address. Without an address chance would find sk_buffs that are none.
   const merged = told ? words.filter((word) => !isOwn(word)) : [];
   for (const word of [...words.filter(isOwn), ...merged]) {
     if (seen.has(word.address)) continue;
@@ -147,7 +147,10 @@ async function findCopy(session: CrashSession, words: LabelledWord[], facts: Ana
   if (first !== undefined) await findObject(session, hex(first), facts);
 }
 
-/** The sk_buff with a fragment that the reported copy lies in: one that runs across the end of a compound page, at the offset that the kernel printed. */
+/**
+ * The sk_buff with a fragment that the reported copy lies in: one that runs across the end of a compound page, at the offset that the
+ * kernel printed.
+ */
 async function findCrossing(
   session: CrashSession,
   words: LabelledWord[],
@@ -183,7 +186,10 @@ async function findCrossing(
 
 const PAGE_BYTES = 4096;
 
-/** The compound page that a fragment begins in (struct page: compound_head, and compound_order of the page behind the head); null if it is in none. */
+/**
+ * The compound page that a fragment begins in (struct page: compound_head, and compound_order of the page behind the head); null if it is
+ * in none.
+ */
 async function compoundPage(
   session: CrashSession,
   { page, offset }: Fragment,

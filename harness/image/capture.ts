@@ -5,8 +5,8 @@ import { cacheDir, imagesDir } from '../base/paths.js';
 import { packCpio } from './cpio.js';
 
 /**
- * The crash kernel's initramfs: its userland, the kernel's modules, and our init. Cached by content. `userland` and `modules` are the archives
- * of the same trial.
+ * The crash kernel's initramfs: its userland, the kernel's modules, and our init. Cached by content. `userland` and `modules` are the
+ * archives of the same trial.
  */
 export async function ensureCaptureArchive(userland: string, modules: string): Promise<string> {
   const init = join(imagesDir, 'capture/init');

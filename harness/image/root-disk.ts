@@ -15,8 +15,9 @@ const BLOCK_BYTES = 4096;
 const INODES = 120_000;
 
 /**
- * Builds a root disk: the distribution's packages, loopanic.service, and what the image's `customize` sets, as an ext2 file system without a partition table.
- * It has no kernel: every trial brings its own. Throws InfraError if packages cannot be had or are not signed as the recipe says.
+ * Builds a root disk: the distribution's packages, loopanic.service, and what the image's `customize` sets, as an ext2 file system
+ * without a partition table. It has no kernel: every trial brings its own. Throws InfraError if packages cannot be had or are not signed
+ * as the recipe says.
  */
 export async function buildRootDisk(
   name: string,

@@ -44,8 +44,8 @@ export interface AddRequest {
 }
 
 /**
- * Puts a kernel that people have on disk into the cache. Throws UsageError if something is missing in it, if a package is damaged or not signed as asked,
- * or if the kernel cannot show the bug.
+ * Puts a kernel that people have on disk into the cache. Throws UsageError if something is missing in it, if a package is damaged or not
+ * signed as asked, or if the kernel cannot show the bug.
  */
 export async function addKernel(request: AddRequest, progress: Progress): Promise<Kernel> {
   return progress.step(`adding ${request.files.map((file) => basename(file)).join(' ')}`, async (update) => {

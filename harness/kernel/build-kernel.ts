@@ -29,8 +29,9 @@ export interface KernelBuild {
 const SILENCE_SECONDS = 900;
 
 /**
- * Builds a kernel from a distribution's source package with patches, with its configuration less what guests do not need (vm-images/kernel-patches/reduced.config), and adds it. Takes a
- * quarter of an hour on two cores. A kernel of this id that was built from the same is returned as it is. Throws UsageError if a patch does not apply or the kernel does not compile.
+ * Builds a kernel from a distribution's source package with patches, with its configuration less what guests do not need
+ * (vm-images/kernel-patches/reduced.config), and adds it. Takes a quarter of an hour on two cores. A kernel of this id that was built
+ * from the same is returned as it is. Throws UsageError if a patch does not apply or the kernel does not compile.
  */
 export async function buildKernel(
   build: KernelBuild,

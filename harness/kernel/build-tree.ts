@@ -246,7 +246,10 @@ export async function sourceFiles(source: string, module: GateModule): Promise<s
   return [...files].sort();
 }
 
-/** Version and patch level of a kernel source by its Makefile, such as "3.10"; null if it has none. What follows differs between a package's name and its Makefile. */
+/**
+ * Version and patch level of a kernel source by its Makefile, such as "3.10"; null if it has none. What follows differs between a
+ * package's name and its Makefile.
+ */
 async function sourceVersion(top: string): Promise<string | null> {
   const text = await readFile(join(top, 'Makefile'), 'utf8').catch(() => '');
   const [version, patchlevel] = ['VERSION', 'PATCHLEVEL'].map(

@@ -10,7 +10,10 @@ export interface FileChange {
   added: string[];
 }
 
-/** The files whose content a unified diff changes; paths without their first folder. Lines of a hunk are counted as its head says, so that none is taken for a head. */
+/**
+ * The files whose content a unified diff changes; paths without their first folder. Lines of a hunk are counted as its head says, so that
+ * none is taken for a head.
+ */
 export function changedFiles(patch: string): FileChange[] {
   const changes: FileChange[] = [];
   let old = '';
@@ -41,7 +44,8 @@ export function changedFiles(patch: string): FileChange[] {
 }
 
 /**
- * Refuses patches that by their text alone change nothing that a kernel is compiled from: no file's content, or only new sources that nothing names. Throws UsageError.
+ * Refuses patches that by their text alone change nothing that a kernel is compiled from: no file's content, or only new sources that
+ * nothing names. Throws UsageError.
  */
 export function checkChangesSomething(file: string, patch: string): void {
   const changes = changedFiles(patch);
@@ -67,7 +71,8 @@ export function checkChangesSomething(file: string, patch: string): void {
 }
 
 /**
- * Refuses a change that this configuration compiles nothing of. `before`: the changed files' content before the patches, null for a new file. `tree`: the patched and configured source. Throws UsageError.
+ * Refuses a change that this configuration compiles nothing of. `before`: the changed files' content before the patches, null for a new
+ * file. `tree`: the patched and configured source. Throws UsageError.
  */
 export async function checkIsCompiled(
   tree: string,

@@ -19,9 +19,9 @@ export async function debugVmlinux(kernel: Kernel): Promise<string | null> {
 }
 
 /**
- * Brings the debug info of exactly this kernel from where it came from: only vmlinux (Debian: 0.6 GB) is taken out of the package, of the 5.6 GB that
- * it would unpack to; it has every type that the analysis asks for. Returns vmlinux. Throws UsageError if the kernel was added without, InfraError
- * if its repository no longer has it.
+ * Brings the debug info of exactly this kernel from where it came from: only vmlinux (Debian: 0.6 GB) is taken out of the package, of the
+ * 5.6 GB that it would unpack to; it has every type that the analysis asks for. Returns vmlinux. Throws UsageError if the kernel was
+ * added without, InfraError if its repository no longer has it.
  */
 export async function ensureDebugInfo(kernel: Kernel, progress: Progress): Promise<string> {
   await buildOnce(debugDir(kernel), (out) =>

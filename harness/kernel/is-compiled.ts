@@ -14,8 +14,9 @@ const ROOTS = /^(?:obj|lib|core|head|libs|drivers|net|virt)$/;
 const MOST_SEARCHES = 12;
 
 /**
- * Whether a configured kernel tree compiles anything of a file. Only what is known to be left out is: a file that no Makefile and no other source names, or only under options that are off; whatever
- * cannot be told counts as compiled. Source: Documentation/kbuild/makefiles.rst.
+ * Whether a configured kernel tree compiles anything of a file. Only what is known to be left out is: a file that no Makefile and no
+ * other source names, or only under options that are off; whatever cannot be told counts as compiled. Source:
+ * Documentation/kbuild/makefiles.rst.
  */
 export async function isCompiled(tree: string, path: string): Promise<boolean> {
   if (NEVER.test(path)) return false;
@@ -52,7 +53,10 @@ class Compiled {
     this.#on = on;
   }
 
-  /** A source that is an object of its own, or is read by one that is. `isReader`: it reads the file that is asked about; one that a Makefile names is hardly read by another. */
+  /**
+   * A source that is an object of its own, or is read by one that is. `isReader`: it reads the file that is asked about; one that a
+   * Makefile names is hardly read by another.
+   */
   async file(path: string, isReader = false): Promise<boolean> {
     this.#seen.add(path);
     if (ALWAYS.test(path)) return true;

@@ -2,8 +2,9 @@ import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { elfSections, elfSymbols, type Section, SHF, SHT, textAt } from './elf.js';
 
-// What tells nothing of what a module does: names, versions, source lines, and tables that follow from the code (for unwinding, tracing and patching it). Tables that decide what code does stay: which key
-// a branch asks (__jump_table), what an instruction is replaced by (.altinstructions), where a fault goes on (__ex_table), parameters and exports.
+// What tells nothing of what a module does: names, versions, source lines, and tables that follow from the code (for unwinding, tracing
+// and patching it). Tables that decide what code does stay: which key a branch asks (__jump_table), what an instruction is replaced by
+// (.altinstructions), where a fault goes on (__ex_table), parameters and exports.
 const NO_CODE =
   /^\.(?:note|comment|debug|modinfo|orc_unwind|eh_frame|BTF|llvm|retpoline_sites|return_sites|call_sites|ibt_endbr_seal|smp_locks|static_call|gnu|rodata\.str|codetag)|^__(?:versions|mcount_loc|patchable|kcrctab|dyndbg|tracepoints)/;
 
@@ -18,8 +19,9 @@ const RELATIVE = [2, 4];
 const SECTION_SYMBOL = 3;
 
 /**
- * Names what a module does: a hash of its code and its constant and initial data, where every reference to something else is by name, and every reference to a string by its text. Equal for two builds of
- * the same code, whatever their comments, line numbers, build ids and source versions. Throws RangeError if the file is cut off.
+ * Names what a module does: a hash of its code and its constant and initial data, where every reference to something else is by name, and
+ * every reference to a string by its text. Equal for two builds of the same code, whatever their comments, line numbers, build ids and
+ * source versions. Throws RangeError if the file is cut off.
  */
 export async function codeKey(file: string): Promise<string> {
   const sections = elfSections(await readFile(file));
@@ -42,7 +44,10 @@ export async function codeKey(file: string): Promise<string> {
   return hash.digest('hex');
 }
 
-/** Leaves of a table of warnings what they do (once, or always), and not where they stand. One of another layout than is known is left out. */
+/**
+ * Leaves of a table of warnings what they do (once, or always), and not where they stand. One of another layout than is known is left
+ * out.
+ */
 function withoutPlaces(content: Buffer, references: string[]): void {
   const { size, file, line } = BUG_ENTRY;
   const offsets = references.map((text) => Number(text.slice(0, text.indexOf(' '))));

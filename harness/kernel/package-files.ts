@@ -30,8 +30,8 @@ export async function fileKind(path: string): Promise<FileKind> {
 }
 
 /**
- * Unpacks a package into `out`, or only what matches `only` (a glob over the path inside, which begins with "./"). bsdtar lets nothing land outside `out`, not
- * through links that this or an earlier package brought either. Throws UsageError if the package is damaged.
+ * Unpacks a package into `out`, or only what matches `only` (a glob over the path inside, which begins with "./"). bsdtar lets nothing
+ * land outside `out`, not through links that this or an earlier package brought either. Throws UsageError if the package is damaged.
  */
 export async function unpackPackage(path: string, out: string, only?: string): Promise<void> {
   const kind = await fileKind(path);

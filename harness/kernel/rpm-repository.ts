@@ -35,8 +35,9 @@ export interface DownloadedRpm {
 }
 
 /**
- * Downloads a package into `dir`: resumes what an earlier command began, then compares it with the repository's metadata and checks its signature
- * against the mirror's key. `verify` false does neither. Throws InfraError if it cannot be had or is not what the repository says, UsageError for a bad signature.
+ * Downloads a package into `dir`: resumes what an earlier command began, then compares it with the repository's metadata and checks its
+ * signature against the mirror's key. `verify` false does neither. Throws InfraError if it cannot be had or is not what the repository
+ * says, UsageError for a bad signature.
  */
 export async function downloadRpm(
   ref: PackageRef,

@@ -77,8 +77,8 @@ export async function useKernel(id: string, key: string): Promise<Kernel> {
 }
 
 /**
- * Puts a kernel that `layOut` has made in `out` into the cache. It is there whole or not at all. Where the same build is there already, what is new about it
- * (debug info, who vouches for it) is added.
+ * Puts a kernel that `layOut` has made in `out` into the cache. It is there whole or not at all. Where the same build is there already,
+ * what is new about it (debug info, who vouches for it) is added.
  */
 export async function storeKernel(out: string, key: string, record: KernelRecord): Promise<Kernel> {
   await writeJson(join(out, 'kernel.json'), record);

@@ -5,7 +5,10 @@ import { elfSections, elfSymbols, textAt } from './elf.js';
 /** Checksums of symbols, hex, by name. */
 export type SymbolVersions = Map<string, string>;
 
-/** What a module wants of others: the checksums in its __versions section (struct modversion_info, 64 bytes each), and the symbols that it does not define. */
+/**
+ * What a module wants of others: the checksums in its __versions section (struct modversion_info, 64 bytes each), and the symbols that it
+ * does not define.
+ */
 export async function wantedSymbols(
   file: string,
 ): Promise<{ versions: SymbolVersions; undefinedSymbols: string[]; stripped: boolean }> {
@@ -35,8 +38,8 @@ export async function offeredSymbols(headers: string): Promise<SymbolVersions | 
 }
 
 /**
- * The first symbol that a module wants and a kernel does not have as it was when the module was built, in words; or null. The kernel refuses such a module with "disagrees about version of
- * symbol", "no symbol version for" or "Unknown symbol" (kernel/module/version.c).
+ * The first symbol that a module wants and a kernel does not have as it was when the module was built, in words; or null. The kernel
+ * refuses such a module with "disagrees about version of symbol", "no symbol version for" or "Unknown symbol" (kernel/module/version.c).
  */
 export function whyRefused(
   { versions, undefinedSymbols, stripped }: Awaited<ReturnType<typeof wantedSymbols>>,

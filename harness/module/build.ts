@@ -16,7 +16,10 @@ import { buildInContainer, engineAnswers } from './docker-build.js';
 import { type BuildJob, type BuildResult, makeArguments, timedOut } from './make.js';
 import { type Change, prepareSources } from './sources.js';
 
-/** What modpost says of a symbol that it does not find, or finds without a version or a namespace that was imported; before 5.6 without its name. */
+/**
+ * What modpost says of a symbol that it does not find, or finds without a version or a namespace that was imported; before 5.6 without
+ * its name.
+ */
 const UNRESOLVED =
   /^(?:ERROR|WARNING): (?:modpost: )?.*(?:undefined!|has no CRC|no symbol version for|version generation failed|uses symbol \S+ from namespace|is missing\.$)/;
 

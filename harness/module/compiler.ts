@@ -15,8 +15,8 @@ export interface Compiler {
 }
 
 /**
- * The host's compiler for a kernel: the same version that built it (for gcc 4 the same minor, from 5 on the same major), else a newer gcc if the
- * kernel's headers can take it. Throws UsageError if there is none.
+ * The host's compiler for a kernel: the same version that built it (for gcc 4 the same minor, from 5 on the same major), else a newer gcc
+ * if the kernel's headers can take it. Throws UsageError if there is none.
  */
 export async function hostCompiler(kernel: Kernel, tree: BuildTree): Promise<Compiler> {
   if (kernel.compiler?.startsWith('clang'))

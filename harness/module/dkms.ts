@@ -18,7 +18,8 @@ const QUOTED = /^(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|([^\s"';&|]*))\s*(?:#.*)?$/;
 const PLAIN = /^(?:"((?:[^"$`\\]|\\[^"$`\\])*)"|'([^']*)'|([^\s"'$`\\;&|()]*))\s*(?:#.*)?$/;
 
 /**
- * Reads the dkms.conf of a folder: null if there is none. Format: shell assignments, some with an index (dkms(8)). What it sets and this harness does not do as dkms would is refused by name. Throws UsageError.
+ * Reads the dkms.conf of a folder: null if there is none. Format: shell assignments, some with an index (dkms(8)). What it sets and this
+ * harness does not do as dkms would is refused by name. Throws UsageError.
  */
 export async function readDkmsConf(dir: string, release: string): Promise<DkmsConf | null> {
   const file = join(dir, 'dkms.conf');

@@ -35,9 +35,9 @@ export async function engineAnswers(): Promise<boolean> {
 }
 
 /**
- * Builds in a container: no network, sources read only, no root, no capabilities, bounded memory, processes and time. The container and an image
- * that was imported from a file are gone when this returns; should loopanic be killed, the build's own limit ends the container, which then
- * removes itself. Throws UsageError if there is no engine, InfraError if the engine fails.
+ * Builds in a container: no network, sources read only, no root, no capabilities, bounded memory, processes and time. The container and
+ * an image that was imported from a file are gone when this returns; should loopanic be killed, the build's own limit ends the container,
+ * which then removes itself. Throws UsageError if there is no engine, InfraError if the engine fails.
  */
 export async function buildInContainer(
   job: BuildJob,

@@ -35,8 +35,8 @@ interface BuildPlace {
 }
 
 /**
- * Arguments of make for one module outside the kernel's tree. The names of the folders are mapped away, so that equal sources give equal modules wherever
- * they are built.
+ * Arguments of make for one module outside the kernel's tree. The names of the folders are mapped away, so that equal sources give equal
+ * modules wherever they are built.
  */
 export function makeArguments({ headers, root, dir, cc, version }: BuildPlace): string[] {
   const option = Number.parseInt(version, 10) >= 8 ? '-ffile-prefix-map' : '-fdebug-prefix-map';

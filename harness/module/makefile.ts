@@ -21,8 +21,9 @@ const NO_BUILD =
   /(?:^|[-_])(?:\.PHONY|clean|distclean|mrproper|install|uninstall|load|unload|insmod|rmmod|reload|help|check|test|tests|tags|cscope|dist|deb|rpm|package|dkms|sign|format|lint|depmod)(?:$|[-_])/;
 
 /**
- * Checks that what a folder's Makefiles set is what the kernel's build reads there: it reads Kbuild, or else Makefile, and runs none of the commands by which a Makefile calls it. What stands elsewhere
- * would be ignored in silence. Throws UsageError with the line. `old`: the kernel's build still knows EXTRA_CFLAGS (gone in 6.15).
+ * Checks that what a folder's Makefiles set is what the kernel's build reads there: it reads Kbuild, or else Makefile, and runs none of
+ * the commands by which a Makefile calls it. What stands elsewhere would be ignored in silence. Throws UsageError with the line. `old`:
+ * the kernel's build still knows EXTRA_CFLAGS (gone in 6.15).
  */
 export async function refuseUnread(dir: string, old: boolean): Promise<void> {
   const names = await readdir(dir);

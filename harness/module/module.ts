@@ -99,7 +99,10 @@ function kindOf(id: string): IdKind {
   return id === 'stock' ? 'stock' : 'name';
 }
 
-/** Checks a module's name before anything is fetched or built. `kernel` is null if it is not on this host yet. Throws UsageError with the nearest names. */
+/**
+ * Checks a module's name before anything is fetched or built. `kernel` is null if it is not on this host yet. Throws UsageError with the
+ * nearest names.
+ */
 export async function checkModuleId(id: string, kernel: Kernel | null, gate: GateModule): Promise<void> {
   const kind = kindOf(id);
   if (kind === 'ko') await readModule(id);
@@ -112,8 +115,8 @@ export async function checkModuleId(id: string, kernel: Kernel | null, gate: Gat
 }
 
 /**
- * The module for this kernel: its own, a variant or a patched one (built now if it is not in the cache), one that has a name, or a prebuilt file, which must
- * carry the kernel's vermagic: the guest would refuse another. Throws UsageError.
+ * The module for this kernel: its own, a variant or a patched one (built now if it is not in the cache), one that has a name, or a
+ * prebuilt file, which must carry the kernel's vermagic: the guest would refuse another. Throws UsageError.
  */
 export async function ensureModule(
   id: string,
@@ -213,8 +216,8 @@ export interface NamedModule {
 }
 
 /**
- * Builds (or takes) a module for one kernel and keeps it under a name, in place of an earlier one of that name. Throws UsageError if the name is taken, or if
- * the patch, source or file will not do.
+ * Builds (or takes) a module for one kernel and keeps it under a name, in place of an earlier one of that name. Throws UsageError if the
+ * name is taken, or if the patch, source or file will not do.
  */
 export async function nameModule(
   { name, from }: NamedModule,

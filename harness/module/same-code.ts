@@ -10,8 +10,8 @@ export interface KnownModule {
 }
 
 /**
- * Which of the known modules has the same code as `file`. One that cannot be made here (no compiler, no source, a patch that does not fit) is not compared, and is no reason to refuse a module that is
- * built already.
+ * Which of the known modules has the same code as `file`. One that cannot be made here (no compiler, no source, a patch that does not
+ * fit) is not compared, and is no reason to refuse a module that is built already.
  */
 export async function compareCode(
   file: string,

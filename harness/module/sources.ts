@@ -48,8 +48,9 @@ export async function changeNames(change: Change, gate: GateModule): Promise<str
 }
 
 /**
- * Makes the folder that is built, with its Makefile, from the kernel's own source (with the module's files at their places) and the change. `scratch` is an empty folder to work in. Throws UsageError if the change
- * does not fit, or holds something that would be left out.
+ * Makes the folder that is built, with its Makefile, from the kernel's own source (with the module's files at their places) and the
+ * change. `scratch` is an empty folder to work in. Throws UsageError if the change does not fit, or holds something that would be left
+ * out.
  */
 export async function prepareSources(
   change: Change,
@@ -117,7 +118,9 @@ async function sourceFolder(dir: string, gate: GateModule): Promise<{ place: str
   throw new UsageError('no-source', `${dir}: there is no ${main} in it`);
 }
 
-/** Of a folder of its own everything; of a kernel tree the module's files, if its Makefile does nothing for them. In order of their names. */
+/**
+ * Of a folder of its own everything; of a kernel tree the module's files, if its Makefile does nothing for them. In order of their names.
+ */
 async function ownFiles(dir: string, gate: GateModule): Promise<{ name: string; path: string }[]> {
   const { place, isTree } = await sourceFolder(dir, gate);
   if (isTree && gate.makefile === 'own')

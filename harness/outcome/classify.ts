@@ -31,15 +31,19 @@ export interface LogVerdict {
 }
 
 const BANNER = /Linux version (\d+\.\d+\S*)/;
-// A shutdown that was asked for (XFS_IOC_GOINGDOWN, xfs_fs_goingdown() in fs/xfs/xfs_fsops.c) is logged as an error, and what is under way then fails with EIO (-5), never with
-// another error or as corruption. It ends with the unmount. The workload says "shutdown" before it and "unmounted" after it.
+// A shutdown that was asked for (XFS_IOC_GOINGDOWN, xfs_fs_goingdown() in fs/xfs/xfs_fsops.c) is logged as an error, and what is under
+// way then fails with EIO (-5), never with another error or as corruption. It ends with the unmount. The workload says "shutdown" before
+// it and "unmounted" after it.
 const SHUTDOWN_BEGINS =
   /loopanic:[0-9a-f]+:\d*:? shutdown$|XFS \(\w+\): User initiated shutdown|xfs_fs_goingdown|xfs_do_force_shutdown\(0x2\)/;
 const SHUTDOWN_ENDS = /loopanic:[0-9a-f]+:\d*:? unmounted$|XFS \(\w+\): Unmounting Filesystem/;
 const WANTED =
   /XFS \(\w+\): (?:User initiated shutdown|.{0,60}xfs_fs_goingdown|xfs_do_force_shutdown\(0x[12]\)|Please u(?:n)?mount the filesystem and rectify)|XFS \(\w+\): .{0,120}error -?5\b/i;
 
-/** Reads a kernel log (serial console, dmesg, vmcore-dmesg) and says what it shows: one of what is sought, by default any bug of the family. */
+/**
+ * Reads a kernel log (serial console, dmesg, vmcore-dmesg) and says what it shows: one of what is sought, by default any bug of the
+ * family.
+ */
 export function classifyLog(log: string, soughts: readonly Sought[] = allSought()): LogVerdict {
   return classifyLines(parseLines(log), soughts);
 }

@@ -8,11 +8,12 @@ export interface Complaint {
 }
 
 /**
- * One entry for each kind of message. Not in it, because healthy guests print them under emulation: clocksource and TSC marked unstable, NOHZ tick-stop errors, ACPI and PCI complaints of the
- * boot, taint by out-of-tree modules, possible SYN flooding.
+ * One entry for each kind of message. Not in it, because healthy guests print them under emulation: clocksource and TSC marked unstable,
+ * NOHZ tick-stop errors, ACPI and PCI complaints of the boot, taint by out-of-tree modules, possible SYN flooding.
  */
 export const COMPLAINTS: readonly Complaint[] = [
-  // kernel/panic.c, __warn(): "WARNING: CPU: %d PID: %d at %s:%d %pS"; before 3.? and without a place "WARNING: at"; since 6.16 "WARNING: %s:%d at %pS, CPU#%d".
+  // kernel/panic.c, __warn(): "WARNING: CPU: %d PID: %d at %s:%d %pS"; before 3.? and without a place "WARNING: at"; since 6.16 "WARNING:
+  // %s:%d at %pS, CPU#%d".
   {
     kind: 'warning',
     source: 'kernel/panic.c __warn',
@@ -65,7 +66,8 @@ export const COMPLAINTS: readonly Complaint[] = [
     source: 'mm/usercopy.c usercopy_warn (4.16 to 5.17), usercopy_abort',
     pattern: /usercopy: |Bad or missing usercopy whitelist/,
   },
-  // Block layer. blk_errors[] in block/blk-core.c, printed by blk_print_req_error() of block/blk-mq.c; "blk_update_request: %s error, dev %s" up to 5.17; "end_request: %s error, dev %s" in 3.10.
+  // Block layer. blk_errors[] in block/blk-core.c, printed by blk_print_req_error() of block/blk-mq.c; "blk_update_request: %s error, dev
+  // %s" up to 5.17; "end_request: %s error, dev %s" in 3.10.
   {
     kind: 'io-error',
     source: 'block/blk-core.c blk_errors[], block/blk-mq.c blk_print_req_error',
@@ -209,11 +211,17 @@ export const COMPLAINTS: readonly Complaint[] = [
 
 /** KERN_ERR of include/linux/kern_levels.h: what a kernel calls an error or worse is one, whatever it says. */
 const ERROR_LEVEL = 3;
-/** Called an error, and none: sd's guess at a cache (drivers/scsi/sd.c sd_read_cache_type), a file system's youth (fs/xfs/xfs_super.c), debugfs of a module that is loaded twice, LIO's answer to a question of sd's (drivers/target/target_core_spc.c spc_emulate_modesense). */
+/**
+ * Called an error, and none: sd's guess at a cache (drivers/scsi/sd.c sd_read_cache_type), a file system's youth (fs/xfs/xfs_super.c),
+ * debugfs of a module that is loaded twice, LIO's answer to a question of sd's (drivers/target/target_core_spc.c spc_emulate_modesense).
+ */
 const HARMLESS_ERRORS =
   /Assuming drive cache: write through|No Caching mode page found|Asking for cache data failed|EXPERIMENTAL|debugfs: .{0,80}already present|^MODE SENSE: unimplemented page/;
 
-/** True if a kernel's message says that something went wrong: by its text (without time stamp: log-line.ts), or by its level where that is known. */
+/**
+ * True if a kernel's message says that something went wrong: by its text (without time stamp: log-line.ts), or by its level where that is
+ * known.
+ */
 export function isComplaint(text: string, level?: number): boolean {
   return (
     complaintIn(text) !== null || (level !== undefined && level <= ERROR_LEVEL && !HARMLESS_ERRORS.test(text))

@@ -70,14 +70,18 @@ export interface Seen {
   guest: GuestFacts | null;
   after: GuestFacts | null;
   kernelLog: KernelLog;
-  /** What kernels complained about since the modules were loaded: on the consoles of all guests, and in the log that the guest read at its end. */
+  /**
+   * What kernels complained about since the modules were loaded: on the consoles of all guests, and in the log that the guest read at its
+   * end.
+   */
   complaints: readonly LogEvidence[];
 }
 
 /**
  * The outcome of a trial. What the kernel printed decides; how the trial ended only tells what its silence means. `survived` is given
- * last and only against proof: the guest came through every phase and cycle and said so without a gap, its kernel's whole log arrived and complains about nothing, it wrote and read what it should, and it
- * was what the scenario asked for, before and after. Whatever a kernel complained about is told as `warned` at least: it is never a failure around the guest that could be tried again.
+ * last and only against proof: the guest came through every phase and cycle and said so without a gap, its kernel's whole log arrived and
+ * complains about nothing, it wrote and read what it should, and it was what the scenario asked for, before and after. Whatever a kernel
+ * complained about is told as `warned` at least: it is never a failure around the guest that could be tried again.
  */
 export function decideOutcome(seen: Seen, expected: Expected, end: TrialEnd): Decision {
   const { failure } = seen.markers;

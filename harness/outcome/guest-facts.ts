@@ -49,7 +49,8 @@ export const guestSchema = z.object({
 export type GuestFacts = z.infer<typeof guestSchema>;
 
 /**
- * Collects what a guest prints on its second serial port: `@<token> key value`. The facts are told twice, `again` in between; then comes the kernel's log, record by record.
+ * Collects what a guest prints on its second serial port: `@<token> key value`. The facts are told twice, `again` in between; then comes
+ * the kernel's log, record by record.
  */
 export class FactReader {
   readonly kernelLog = new KernelLog();
@@ -84,7 +85,10 @@ export class FactReader {
     return (this.#before ?? this).#values.get(key);
   }
 
-  /** The facts from before the workload, or null if the guest never got so far as to tell any. `configured`: the kernel was built with hardened usercopy. */
+  /**
+   * The facts from before the workload, or null if the guest never got so far as to tell any. `configured`: the kernel was built with
+   * hardened usercopy.
+   */
   facts(configured: boolean): GuestFacts | null {
     return (this.#before ?? this).#facts(configured);
   }

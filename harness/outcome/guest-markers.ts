@@ -16,8 +16,8 @@ export interface WorkDone {
 
 /**
  * What the guest's scripts said on the serial console, line by line: `loopanic:<token>:<number>: phase mount` and the like (see
- * vm-images/guest/lib.sh). The token is this trial's own, so nothing else that is printed can pass for a marker. Numbers, phases and cycles must come
- * one after the other: what does not is a fault, and a trial with a fault shows nothing.
+ * vm-images/guest/lib.sh). The token is this trial's own, so nothing else that is printed can pass for a marker. Numbers, phases and
+ * cycles must come one after the other: what does not is a fault, and a trial with a fault shows nothing.
  */
 export class GuestMarkers {
   phase: Phase = 'boot';

@@ -6,8 +6,9 @@ export interface KernelRecord extends LogLine {
 }
 
 /**
- * The kernel's own log of a trial, as the guest read it from /dev/kmsg when its workload had ended: every record since the first marker, whatever its level, each with the kernel's number.
- * What a console may lose, or never shows at its level, is here; and it can be told whether all of it is.
+ * The kernel's own log of a trial, as the guest read it from /dev/kmsg when its workload had ended: every record since the first marker,
+ * whatever its level, each with the kernel's number. What a console may lose, or never shows at its level, is here; and it can be told
+ * whether all of it is.
  */
 export class KernelLog {
   /** Messages, with their line in guest.log. */

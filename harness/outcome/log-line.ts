@@ -32,8 +32,9 @@ const MOST_MESSAGES = 50;
 const INNER_STAMP = /\[ {0,12}\d{1,7}\.\d{6}\]/;
 
 /**
- * Takes one raw line apart. Formats: printk's console and dmesg, `printk.caller`, syslog and journal prefixes. Where a second time stamp stands inside, a second message does: behind a
- * program's text on the same console (which is whole for the kernel), or in the middle of another message of the kernel (then the first is broken).
+ * Takes one raw line apart. Formats: printk's console and dmesg, `printk.caller`, syslog and journal prefixes. Where a second time stamp
+ * stands inside, a second message does: behind a program's text on the same console (which is whole for the kernel), or in the middle of
+ * another message of the kernel (then the first is broken).
  */
 export function parseLine(raw: string, number: number): LogLine[] {
   const lines: LogLine[] = [];

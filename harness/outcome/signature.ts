@@ -68,8 +68,9 @@ export function signatureOf(report: CrashReport): Signature | null {
 }
 
 /**
- * Why a signature is not the sought one, or null if it is: an exposure, read by the bug's receiver in tcp_recvmsg, of the kind of copy that the bug is about. Sources of
- * the rules: commit 08b11eaccfcf (libiscsi) and the report of the el7 panic; check_heap_object() in mm/usercopy.c since 5.18.
+ * Why a signature is not the sought one, or null if it is: an exposure, read by the bug's receiver in tcp_recvmsg, of the kind of copy
+ * that the bug is about. Sources of the rules: commit 08b11eaccfcf (libiscsi) and the report of the el7 panic; check_heap_object() in
+ * mm/usercopy.c since 5.18.
  */
 export function whyNotSought(signature: Signature, sought: Sought): string | null {
   return firstDifference(signature, sought)?.why ?? null;

@@ -26,7 +26,10 @@ export function isUnexpectedPanic({ expected, verdict, isControl }: RunCell, { r
   return verdict === 'panics' && expected === undefined && !isControl && !request.noExpectationOk;
 }
 
-/** What a cell means in the morning: `ok` as expected, or decided where nothing was; `contradicted`, a panic among them of which nothing was expected; `undecided`. */
+/**
+ * What a cell means in the morning: `ok` as expected, or decided where nothing was; `contradicted`, a panic among them of which nothing
+ * was expected; `undecided`.
+ */
 export type CellStanding = 'ok' | 'contradicted' | 'undecided';
 
 export function standing(cell: RunCell, asked: Asked): CellStanding {

@@ -27,8 +27,9 @@ export interface CellChange {
 }
 
 /**
- * What changed from one run to the next, cell by cell, gravest first. `scenario`: the cell is another experiment. `evidence`: the same verdict rests on less, on another control, or on another host. `rate`:
- * the 95 % intervals of the panic rates do not overlap. `build`: kernel, module, image or scripts are others. A file under test is the same cell whatever its content is.
+ * What changed from one run to the next, cell by cell, gravest first. `scenario`: the cell is another experiment. `evidence`: the same
+ * verdict rests on less, on another control, or on another host. `rate`: the 95 % intervals of the panic rates do not overlap. `build`:
+ * kernel, module, image or scripts are others. A file under test is the same cell whatever its content is.
  */
 export function compareRuns(before: RunDocument, after: RunDocument): CellChange[] {
   const [old, now] = [keyed(before), keyed(after)];

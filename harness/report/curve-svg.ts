@@ -6,7 +6,10 @@ const SIZE = { width: 640, height: 240, left: 48, right: 12, top: 12, bottom: 40
 /** Told apart without colour. */
 const DASHES = ['none', '7 3', '2 3', '9 3 2 3', '12 4', '4 6'];
 
-/** Survival curves as one SVG: share of boots that have not panicked over seconds since QEMU's start. Ticks are boots that were looked at no longer. The legend is the page's: curveSwatch. */
+/**
+ * Survival curves as one SVG: share of boots that have not panicked over seconds since QEMU's start. Ticks are boots that were looked at
+ * no longer. The legend is the page's: curveSwatch.
+ */
 export function curveSvg(curves: { name: string; curve: SurvivalCurve }[], label: string): string {
   const { width, height, left, right, top, bottom } = SIZE;
   const ends = curves.flatMap(({ curve }) =>

@@ -32,8 +32,8 @@ const anchor = (cell: RunCell): string =>
   `cell-${cellName(cell).replace(/[^A-Za-z0-9-]/g, (sign) => `_${sign.charCodeAt(0).toString(16)}_`)}`;
 
 /**
- * One page for the morning: no scripts, nothing from a network. `folder` is the run's, where logs and dumps are; `base` the folder that the page will be in, which links are
- * relative to.
+ * One page for the morning: no scripts, nothing from a network. `folder` is the run's, where logs and dumps are; `base` the folder that
+ * the page will be in, which links are relative to.
  */
 export async function htmlReport(run: RunDocument, folder: string, base: string): Promise<string> {
   const kernels = [...new Set(run.cells.map(({ kernel }) => kernel))];

@@ -13,8 +13,9 @@ import {
 } from './cell-state.js';
 
 /**
- * JUnit XML as CI servers read it (the schema of Ant's JUnit task): a suite for each kernel, a test case for each cell. A contradiction is a failure, a cell without
- * a verdict an error; a kernel that was left out is a skipped case. A run that is not whole has an error of its own, or its missing cells would not be missed.
+ * JUnit XML as CI servers read it (the schema of Ant's JUnit task): a suite for each kernel, a test case for each cell. A contradiction
+ * is a failure, a cell without a verdict an error; a kernel that was left out is a skipped case. A run that is not whole has an error of
+ * its own, or its missing cells would not be missed.
  */
 export function junitReport(run: RunDocument): string {
   const root = create({ version: '1.0', encoding: 'UTF-8' }).ele('testsuites');

@@ -15,8 +15,9 @@ export interface SurvivalCurve {
 }
 
 /**
- * Kaplan–Meier estimate of the time to a panic (Kaplan and Meier 1958): reproduced trials are events; survivors are censored when their workload ended, those that ended in
- * another way (hung, warned, another crash) when they did. Trials that failed around the guest are left out. Ties: events come before censorings.
+ * Kaplan–Meier estimate of the time to a panic (Kaplan and Meier 1958): reproduced trials are events; survivors are censored when their
+ * workload ended, those that ended in another way (hung, warned, another crash) when they did. Trials that failed around the guest are
+ * left out. Ties: events come before censorings.
  */
 export function survivalCurve(trials: readonly RunTrial[]): SurvivalCurve {
   const times = trials

@@ -2,7 +2,10 @@ import { stringify } from 'yaml';
 import type { RunDocument } from '../results/run-schema.js';
 import { cellName, moduleText, repeatCommand, standing, tellingTrial, unfinished } from './cell-state.js';
 
-/** TAP version 14 (testanything.org): a test point for each cell, with YAML diagnostics where it is not as expected; skipped kernels are skipped points; a run that is not whole is a point that fails. */
+/**
+ * TAP version 14 (testanything.org): a test point for each cell, with YAML diagnostics where it is not as expected; skipped kernels are
+ * skipped points; a run that is not whole is a point that fails.
+ */
 export function tapReport(run: RunDocument): string {
   const partial = unfinished(run);
   const points = run.cells.length + run.skipped.length + (partial === null ? 0 : 1);

@@ -4,8 +4,8 @@ import { judgeInRun } from '../verdict/judge-run.js';
 import { RULES, type RunCell, type RunDocument, type RunTrial } from './run-schema.js';
 
 /**
- * What in a run contradicts itself, or null. Its verdicts are derived anew from its trials and take the place of those that it has: a file says what it likes. A run that was judged by other rules
- * gets today's verdicts, and says so.
+ * What in a run contradicts itself, or null. Its verdicts are derived anew from its trials and take the place of those that it has: a
+ * file says what it likes. A run that was judged by other rules gets today's verdicts, and says so.
  */
 export function contradictionIn(run: RunDocument): string | null {
   const names = new Set<string>();

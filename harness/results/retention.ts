@@ -6,8 +6,9 @@ import { isLocked } from './lock.js';
 const RUN_ID = /^\d{8}T\d{6}Z-[0-9a-f]{6}$/;
 
 /**
- * Removes the oldest finished runs of a matrix below `results`, so that `keep` of them stay, the one called `current` always. Runs of other matrices, by other commands, and
- * those that were interrupted or not finished (they may go on or be resumed) stay, and are not counted. Returns what was removed.
+ * Removes the oldest finished runs of a matrix below `results`, so that `keep` of them stay, the one called `current` always. Runs of
+ * other matrices, by other commands, and those that were interrupted or not finished (they may go on or be resumed) stay, and are not
+ * counted. Returns what was removed.
  */
 export async function pruneRuns(
   results: string,

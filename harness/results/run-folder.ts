@@ -71,7 +71,8 @@ export class RunFolder {
   }
 
   /**
-   * What run.json says, with every verdict derived from its trials once more. Throws UsageError if it is damaged, edited, of another version, or not what its trials' own files say.
+   * What run.json says, with every verdict derived from its trials once more. Throws UsageError if it is damaged, edited, of another
+   * version, or not what its trials' own files say.
    */
   async read(): Promise<RunDocument> {
     const file = join(this.path, 'run.json');

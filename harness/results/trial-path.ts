@@ -5,8 +5,8 @@ import { join } from 'node:path';
 const LONGEST_NAME = 200;
 
 /**
- * Folder of one trial, relative to its run's: `cells/<kernel>+<module>+<scenario>/trial-001`. Two cells never share one: whatever is no plain letter, digit, dot, dash, underscore or @ is spelled
- * out as % and its bytes in hexadecimal, the plus sign too.
+ * Folder of one trial, relative to its run's: `cells/<kernel>+<module>+<scenario>/trial-001`. Two cells never share one: whatever is no
+ * plain letter, digit, dot, dash, underscore or @ is spelled out as % and its bytes in hexadecimal, the plus sign too.
  */
 export function trialPath(
   { kernel, module, scenario }: { kernel: string; module: string; scenario: string },

@@ -41,7 +41,8 @@ const OF_THE_HARNESS = [
 ];
 
 /**
- * Why a word may not stand in kernel.extraArgs, or null. The kernel takes - for _ in a parameter's name (parameq() in kernel/params.c) and lets a sysctl be set by sysctl.NAME=VALUE.
+ * Why a word may not stand in kernel.extraArgs, or null. The kernel takes - for _ in a parameter's name (parameq() in kernel/params.c)
+ * and lets a sysctl be set by sysctl.NAME=VALUE.
  */
 export function whyReserved(word: string): string | null {
   const name = (word.split('=', 1)[0] ?? '').replaceAll('-', '_').toLowerCase();

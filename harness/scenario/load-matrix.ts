@@ -43,8 +43,8 @@ export interface MatrixChoice {
 const STOCK_SCENARIO = 'xfs-loopback';
 
 /**
- * Loads a matrix file and multiplies it out: kernels × modules × scenarios and what is included, in the file's order, each with its expectation and its
- * positive control. Throws UsageError.
+ * Loads a matrix file and multiplies it out: kernels × modules × scenarios and what is included, in the file's order, each with its
+ * expectation and its positive control. Throws UsageError.
  */
 export async function loadMatrix(file: string, choice: MatrixChoice): Promise<Matrix> {
   const data = atHome(await readYaml(file, matrixSchemaFor(choice.known)), dirname(resolve(file)));

@@ -114,8 +114,8 @@ export interface KnownNames {
 }
 
 /**
- * The schema of a matrix file on this host: names must be known. Files are looked at when they are loaded. A file for all kernels may speak of some that only another host
- * has: of those, only what looks mistyped is refused.
+ * The schema of a matrix file on this host: names must be known. Files are looked at when they are loaded. A file for all kernels may
+ * speak of some that only another host has: of those, only what looks mistyped is refused.
  */
 export function matrixSchemaFor(known: KnownNames) {
   const lists = { kernel: known.kernels, module: known.modules, scenario: known.scenarios };

@@ -7,7 +7,10 @@ export interface BisectStep {
   verdict: Verdict;
   /** What the verdict rests on. */
   reason: string;
-  /** Largest share of such steps that call a kernel good whose module is as bad as its control; 0 for a panic, which proves itself; null without a verdict. */
+  /**
+   * Largest share of such steps that call a kernel good whose module is as bad as its control; 0 for a panic, which proves itself; null
+   * without a verdict.
+   */
   missChance: number | null;
   /** Runs that showed it. */
   runs: string[];
@@ -36,8 +39,9 @@ export function stepConfidence(confidence: number, kernels: number): number {
 }
 
 /**
- * Finds the first bad kernel of a list that goes from a good one to a bad one. Both ends are tried first: what they are is not taken on trust. Only `panics` is bad
- * and only `clean` is good; a kernel without a verdict is passed over for its neighbour, as `git bisect skip` does. `onStep` is told before each kernel is tried.
+ * Finds the first bad kernel of a list that goes from a good one to a bad one. Both ends are tried first: what they are is not taken on
+ * trust. Only `panics` is bad and only `clean` is good; a kernel without a verdict is passed over for its neighbour, as `git bisect skip`
+ * does. `onStep` is told before each kernel is tried.
  */
 export async function bisectKernels(
   between: readonly string[],

@@ -6,7 +6,10 @@ import { imagesDir, packageRoot } from '../base/paths.js';
 import { needProgram } from '../host/tools.js';
 import type { CellParts, DumpMethod } from '../trial/plan.js';
 
-/** Names everything that a cell's trials are made of, and the program that runs and reads them: a trial with another key is another experiment. */
+/**
+ * Names everything that a cell's trials are made of, and the program that runs and reads them: a trial with another key is another
+ * experiment.
+ */
 export async function cellKey(
   parts: Omit<CellParts, 'key'>,
   dump: DumpMethod,

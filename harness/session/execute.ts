@@ -21,8 +21,9 @@ export interface RunResult {
 }
 
 /**
- * Prepares and runs all trials of all cells: positive controls first, as many cells at a time as `jobs` says, the trials of a cell one after the other. Names
- * are checked and every part is built before the first VM boots; run.json is saved after every trial. Throws UsageError for bad input and InfraError if a part cannot be had.
+ * Prepares and runs all trials of all cells: positive controls first, as many cells at a time as `jobs` says, the trials of a cell one
+ * after the other. Names are checked and every part is built before the first VM boots; run.json is saved after every trial. Throws
+ * UsageError for bad input and InfraError if a part cannot be had.
  */
 export async function executeRun(
   request: RunRequest,
@@ -103,7 +104,10 @@ class Session {
     await this.#save();
   }
 
-  /** Works through a queue with as many hands as there are jobs. After a failure nothing new is begun, and it is thrown when all hands are still. */
+  /**
+   * Works through a queue with as many hands as there are jobs. After a failure nothing new is begun, and it is thrown when all hands are
+   * still.
+   */
   async #inParallel<T>(queue: T[], work: (item: T) => Promise<void>): Promise<void> {
     const failures = this.#failures;
     const hand = async (): Promise<void> => {

@@ -159,7 +159,10 @@ export async function checkNames(request: RunRequest): Promise<LoadedScenario[]>
 /** A control that is so small that it would take more survivors than this even at best is a mistake. */
 const MOST_SURVIVORS_AT_BEST = 100;
 
-/** A control's panic rate says something of a cell only if both run the same workload, the cell's no shorter; and --confidence rests on that rate. */
+/**
+ * A control's panic rate says something of a cell only if both run the same workload, the cell's no shorter; and --confidence rests on
+ * that rate.
+ */
 function checkControls(
   { cells, confidence, needControls, matrix, trials }: RunRequest,
   loaded: LoadedScenario[],

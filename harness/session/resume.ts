@@ -12,9 +12,10 @@ import type { RunCell, RunDocument, RunTrial } from '../results/run-schema.js';
 import { concludeTrial, type ReadingPlan, TRIAL_FILES } from '../trial/conclude.js';
 
 /**
- * Takes what an earlier, unfinished run has: its trials go into `document`, which was prepared anew for the same cells. A trial whose outcome was not saved is judged by its logs: what a guest said
- * counts, whatever became of the process that listened. Nothing is removed; where nothing was found, the trial stays as one that was cut off, and the next number comes. Throws UsageError if the
- * run was another one, or is damaged.
+ * Takes what an earlier, unfinished run has: its trials go into `document`, which was prepared anew for the same cells. A trial whose
+ * outcome was not saved is judged by its logs: what a guest said counts, whatever became of the process that listened. Nothing is
+ * removed; where nothing was found, the trial stays as one that was cut off, and the next number comes. Throws UsageError if the run was
+ * another one, or is damaged.
  */
 export async function adoptTrials(
   folder: RunFolder,

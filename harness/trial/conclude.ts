@@ -39,8 +39,8 @@ export type ReadingPlan = Pick<
 };
 
 /**
- * The outcome of a trial from the logs in `dir` alone, so that it is the same whether its own process reads them or one that comes to a run that was cut off.
- * `timings` in seconds. Throws InfraError if a log is there and cannot be read.
+ * The outcome of a trial from the logs in `dir` alone, so that it is the same whether its own process reads them or one that comes to a
+ * run that was cut off. `timings` in seconds. Throws InfraError if a log is there and cannot be read.
  */
 export async function concludeTrial(
   plan: ReadingPlan,

@@ -101,7 +101,10 @@ export async function startGuest(spec: GuestSpec, signal: AbortSignal): Promise<
   }
 }
 
-/** The end of a guest that is not the trial's own. Its memory is not the one that would be dumped, so its crash is no `crashed`: its console tells. */
+/**
+ * The end of a guest that is not the trial's own. Its memory is not the one that would be dumped, so its crash is no `crashed`: its
+ * console tells.
+ */
 function endOf(name: string, end: TrialEnd): TrialEnd {
   switch (end.why) {
     case 'silent':

@@ -39,8 +39,8 @@ export interface TrialCallbacks {
 }
 
 /**
- * Runs one trial in `dir` (which exists and is empty) and leaves plan.json, serial.log, guest.log, qemu.log and outcome.json there. Never throws for what
- * happens to the guest: that is an outcome. `signal` ends the trial; what is known by then is saved.
+ * Runs one trial in `dir` (which exists and is empty) and leaves plan.json, serial.log, guest.log, qemu.log and outcome.json there. Never
+ * throws for what happens to the guest: that is an outcome. `signal` ends the trial; what is known by then is saved.
  */
 export async function runTrial(
   plan: TrialPlan,

@@ -39,9 +39,9 @@ const BOOT_FACTOR = 4;
 const MIB = 2 ** 20;
 
 /**
- * Captures the memory of a crashed guest, down a ladder: the guest's own crash kernel, QEMU's dump-guest-memory, nothing but the serial log.
- * Every rung is recorded in dump.json. A dump that fails is recorded, not thrown: the outcome is known before, and stays. Throws only if dump.json itself
- * cannot be written.
+ * Captures the memory of a crashed guest, down a ladder: the guest's own crash kernel, QEMU's dump-guest-memory, nothing but the serial
+ * log. Every rung is recorded in dump.json. A dump that fails is recorded, not thrown: the outcome is known before, and stays. Throws
+ * only if dump.json itself cannot be written.
  */
 export async function takeDump(guest: CrashedGuest, method: DumpMethod): Promise<void> {
   const started = performance.now();

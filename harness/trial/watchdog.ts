@@ -4,7 +4,10 @@ import { MOST_BYTES } from './conclude.js';
 
 /** A report that does not end (the guest died while printing it) is taken as it is after so many seconds without a byte. */
 export const CRASH_QUIET_SECONDS = 5;
-/** Seconds from QEMU's start to the guest's first script on the machine that the limits were chosen on (TCG, two cores, idle): what is slower gets more time. */
+/**
+ * Seconds from QEMU's start to the guest's first script on the machine that the limits were chosen on (TCG, two cores, idle): what is
+ * slower gets more time.
+ */
 const USUAL_BOOT_SECONDS = 6;
 /** No host is so slow that a guest could not be told from a dead one. */
 const MOST_SLOWNESS = 40;
@@ -18,9 +21,9 @@ const INTERVAL_MS = 250;
 export type Clock = () => number;
 
 /**
- * Ends a trial on evidence of a hang, never on its total time: `silenceSeconds` without a byte from the guest (it sends a heartbeat every two
- * seconds), or `stallSeconds` of heartbeats without a new phase or cycle. On a slow host both are longer, by the time that this guest took to boot. What a guest says has an end too: a console
- * that repeats itself is no headway, and one that never stops is ended.
+ * Ends a trial on evidence of a hang, never on its total time: `silenceSeconds` without a byte from the guest (it sends a heartbeat every
+ * two seconds), or `stallSeconds` of heartbeats without a new phase or cycle. On a slow host both are longer, by the time that this guest
+ * took to boot. What a guest says has an end too: a console that repeats itself is no headway, and one that never stops is ended.
  */
 export class Watchdog {
   /** A person is in charge of the guest's pace, or it waits for another: only silence counts. */

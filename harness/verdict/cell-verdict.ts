@@ -16,7 +16,10 @@ export interface CellStatistics {
   odd: number;
   /** Share of counted trials that panicked, with its 95 % interval. */
   rate: Rate | null;
-  /** Largest share of runs, over all panic probabilities, in which a module as bad as the positive control would be called clean; null if the control says nothing of it. */
+  /**
+   * Largest share of runs, over all panic probabilities, in which a module as bad as the positive control would be called clean; null if
+   * the control says nothing of it.
+   */
   missChance: number | null;
 }
 
@@ -81,9 +84,10 @@ export function isCutOff({
 }
 
 /**
- * The verdict of a cell from its trials. One reproduced trial is enough for `panics`, if its dump does not show another cause. `clean` needs as many survivors as are wanted, and enough
- * for the confidence beside a control that differs in nothing but the module; nothing else may have happened but trials that were tried again or cut off. `void`: a positive control that never
- * panicked, and every cell that depends on it. Everything else is `inconclusive`.
+ * The verdict of a cell from its trials. One reproduced trial is enough for `panics`, if its dump does not show another cause. `clean`
+ * needs as many survivors as are wanted, and enough for the confidence beside a control that differs in nothing but the module; nothing
+ * else may have happened but trials that were tried again or cut off. `void`: a positive control that never panicked, and every cell that
+ * depends on it. Everything else is `inconclusive`.
  */
 export function judgeCell(trials: readonly JudgedTrial[], goal: CellGoal): CellJudgement {
   const statistics = count(trials, goal);

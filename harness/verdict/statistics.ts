@@ -26,15 +26,17 @@ const MOST_SURVIVORS = 1000;
 const memory = new Map<string, readonly (number | null)[]>();
 
 /**
- * Survivors that a module needs to be called clean, for every number of panics of its positive control (the index, 0 to `controls`); null: no number up to 1000 would do.
+ * Survivors that a module needs to be called clean, for every number of panics of its positive control (the index, 0 to `controls`);
+ * null: no number up to 1000 would do.
  *
- * The guarantee: let the control and the module under test panic with the same probability p at each boot. Then, whatever p from 0.01 to 1 is, of the runs whose control
- * panicked at least once, at most the share `1 − confidence` calls that module clean. With C(k) the binomial probability of k panics in `controls` boots and m(k) the entry for k:
- * Σ C(k)·(1 − p)^m(k) ≤ (1 − confidence)·(1 − (1 − p)^controls) for every p. (So it holds of all runs too, and for smaller p as well.) Nothing is assumed about p, neither a prior nor the
+ * The guarantee: let the control and the module under test panic with the same probability p at each boot. Then, whatever p from 0.01 to
+ * 1 is, of the runs whose control panicked at least once, at most the share `1 − confidence` calls that module clean. With C(k) the
+ * binomial probability of k panics in `controls` boots and m(k) the entry for k: Σ C(k)·(1 − p)^m(k) ≤ (1 − confidence)·(1 − (1 −
+ * p)^controls) for every p. (So it holds of all runs too, and for smaller p as well.) Nothing is assumed about p, neither a prior nor the
  * control's estimate: an estimate from few boots is what made small controls look better than they are.
  *
- * The entries are found from `controls` panics downwards, each as small as its part of the allowance lets it be: the terms for different k weigh at different p, so most of the allowance
- * may go to each of them.
+ * The entries are found from `controls` panics downwards, each as small as its part of the allowance lets it be: the terms for different
+ * k weigh at different p, so most of the allowance may go to each of them.
  */
 export function survivorsNeeded(controls: number, confidence: number): readonly (number | null)[] {
   const key = `${controls} ${confidence}`;
@@ -78,8 +80,8 @@ function binomial(k: number, n: number, p: number): number {
 const LEVELS = Array.from({ length: 161 }, (_, index) => 10 ** (-4 + index / 40));
 
 /**
- * The guarantee that a control with `panicked` of `controls` boots and `survivors` boots of the module give: the smallest share of wrong `clean`, in the sense of survivorsNeeded, under whose rule
- * so many survivors were enough. 1: none.
+ * The guarantee that a control with `panicked` of `controls` boots and `survivors` boots of the module give: the smallest share of wrong
+ * `clean`, in the sense of survivorsNeeded, under whose rule so many survivors were enough. 1: none.
  */
 export function missBound(panicked: number, controls: number, survivors: number): number {
   if (panicked === 0 || survivors === 0) return 1;
@@ -91,7 +93,10 @@ export function missBound(panicked: number, controls: number, survivors: number)
   return LEVELS[LEVELS.findLastIndex((share) => !enough(share)) + 1] ?? 1;
 }
 
-/** How often per boot a module must panic at least to have been caught with probability `power` in so many boots: 1 − (1 − power)^(1/boots). */
+/**
+ * How often per boot a module must panic at least to have been caught with probability `power` in so many boots: 1 − (1 −
+ * power)^(1/boots).
+ */
 export function detectable(boots: number, power = 0.95): number {
   return boots === 0 ? 1 : 1 - (1 - power) ** (1 / boots);
 }

@@ -17,8 +17,8 @@ export interface AccelChoice {
 }
 
 /**
- * Decides how guests run. KVM counts only after a guest has printed its first kernel line under it: a /dev/kvm that opens proves
- * nothing (nested hosts where the guest then hangs exist). The answer is cached for this host and boot. `kernel` is the image to probe with.
+ * Decides how guests run. KVM counts only after a guest has printed its first kernel line under it: a /dev/kvm that opens proves nothing
+ * (nested hosts where the guest then hangs exist). The answer is cached for this host and boot. `kernel` is the image to probe with.
  * Throws UsageError if `wanted` is kvm and it does not work.
  */
 export async function chooseAccel(wanted: 'auto' | Accel, kernel: string | null): Promise<AccelChoice> {

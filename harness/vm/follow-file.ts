@@ -3,7 +3,8 @@ import { open } from 'node:fs/promises';
 const INTERVAL_MS = 40;
 
 /**
- * Hands on what is appended to a file, from its first byte, as it comes, but no more than `most` bytes. Disposing reads what is left and stops: whoever writes should be gone by then.
+ * Hands on what is appended to a file, from its first byte, as it comes, but no more than `most` bytes. Disposing reads what is left and
+ * stops: whoever writes should be gone by then.
  */
 export async function followFile(
   path: string,

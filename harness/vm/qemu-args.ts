@@ -24,9 +24,10 @@ export interface VmSpec {
 export const FD = { qmp: 3, initramfs: 4 } as const;
 
 /**
- * QEMU's arguments for a guest. The guest's network is user mode with `restrict=on`: nothing leaves it but answers to the one
- * forwarded port on 127.0.0.1, whose number QEMU chooses. QEMU writes both serial ports to files: they survive the harness, and a regular file
- * never makes QEMU wait. (Over a socket, a reader that lags makes QEMU 7.2 double characters: at least 11 lines in 30 panics; none with files, in 23.)
+ * QEMU's arguments for a guest. The guest's network is user mode with `restrict=on`: nothing leaves it but answers to the one forwarded
+ * port on 127.0.0.1, whose number QEMU chooses. QEMU writes both serial ports to files: they survive the harness, and a regular file
+ * never makes QEMU wait. (Over a socket, a reader that lags makes QEMU 7.2 double characters: at least 11 lines in 30 panics; none with
+ * files, in 23.)
  */
 export function qemuArgs(spec: VmSpec, logs: { console: string; guest: string }): string[] {
   const port = (id: string, path: string): string[] => [

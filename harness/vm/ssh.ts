@@ -43,8 +43,8 @@ function makeKey(): Ed25519Key {
 const publicBlob = ({ point }: Ed25519Key): Buffer => Buffer.concat([sshString(TYPE), sshString(point)]);
 
 /**
- * An unencrypted key as OpenSSH writes it (openssh-key-v1, OpenSSH's PROTOCOL.key). Made here: of 1,500 keys of ssh2 1.17's own generator 8 were not read back by
- * ssh2 itself.
+ * An unencrypted key as OpenSSH writes it (openssh-key-v1, OpenSSH's PROTOCOL.key). Made here: of 1,500 keys of ssh2 1.17's own generator
+ * 8 were not read back by ssh2 itself.
  */
 function openSshPrivateKey(key: Ed25519Key, comment: string): string {
   const check = randomBytes(4);

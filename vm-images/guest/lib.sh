@@ -86,10 +86,10 @@ work_begin() {
     read -r _ _ _ _ _ _ WORK_BASE _ <"/sys/block/$DISK/stat"
 }
 
-# work_counts: what the LUN completed since the cycle began, as KEY=NUMBER words; a workload of another bug has one of its own.
-# Here: merged writes of AGF and AGI, reads of either, and headers written, alone or merged.
-# AGF and AGI are sectors 1 and 2 of a group: a two-sector write at 1 is the merged pair, a read of one sector at either is a header that came
-# from the LUN. Line: "… block_rq_complete: 8,0 WM () 1 + 2 [0]"; since 6.10 the priority comes before the error. A request that failed is no work.
+# work_counts: what the LUN completed since the cycle began, as KEY=NUMBER words; a workload of another bug has one of its own. Here:
+# merged writes of AGF and AGI, reads of either, and headers written, alone or merged. AGF and AGI are sectors 1 and 2 of a group: a
+# two-sector write at 1 is the merged pair, a read of one sector at either is a header that came from the LUN. Line: "… block_rq_complete:
+# 8,0 WM () 1 + 2 [0]"; since 6.10 the priority comes before the error. A request that failed is no work.
 work_counts() {
     awk -v group="$GROUP_SECTORS" '
         /block_rq_complete:/ && $NF == "[0]" {

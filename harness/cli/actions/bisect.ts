@@ -30,8 +30,9 @@ export interface BisectArgs extends BuildOptions {
 }
 
 /**
- * `loopanic bisect --good ID --bad ID`: the first of an ordered list of kernels that panics. A kernel is good only if its module survives and, on the same kernel, the positive
- * control panics: a kernel that the trigger does not reach is passed over. Works in both directions: a bad kernel may be the older one.
+ * `loopanic bisect --good ID --bad ID`: the first of an ordered list of kernels that panics. A kernel is good only if its module survives
+ * and, on the same kernel, the positive control panics: a kernel that the trigger does not reach is passed over. Works in both
+ * directions: a bad kernel may be the older one.
  */
 export async function bisect(args: BisectArgs, { signal }: Context): Promise<number> {
   const between = await kernelsBetween(args);
@@ -98,7 +99,10 @@ export async function bisect(args: BisectArgs, { signal }: Context): Promise<num
   return result.bad !== null && result.undecided.length === 0 && sure ? EXIT.ok : EXIT.noVerdict;
 }
 
-/** From the good end to the bad one. Without --kernels: what the catalogue and this host have between the two, by version; of loopanic's own builds the ends only. */
+/**
+ * From the good end to the bad one. Without --kernels: what the catalogue and this host have between the two, by version; of loopanic's
+ * own builds the ends only.
+ */
 async function kernelsBetween({ good, bad, kernels }: BisectArgs): Promise<string[]> {
   if (good === bad) throw new UsageError('bad-usage', '--good and --bad are the same kernel');
   for (const id of [good, bad, ...kernels]) await checkKernelId(id);

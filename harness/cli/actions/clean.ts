@@ -7,8 +7,8 @@ import { presentIds, removeKernel } from '../../kernel/store.js';
 import { printResult } from '../context.js';
 
 /**
- * `loopanic clean`: what dead runs left in the cache; with --cache the cache itself: what is built or fetched comes again when needed. Kernels that were
- * added by hand and modules that have a name would not: they stay.
+ * `loopanic clean`: what dead runs left in the cache; with --cache the cache itself: what is built or fetched comes again when needed.
+ * Kernels that were added by hand and modules that have a name would not: they stay.
  */
 export async function clean(args: { cache: boolean; json: boolean }): Promise<number> {
   const removed = await sweepScratch();

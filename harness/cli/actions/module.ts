@@ -31,7 +31,10 @@ export interface ModuleBuildArgs extends BuildOptions {
   json: boolean;
 }
 
-/** `loopanic module build --kernel ID`: builds variants (all of them if none is named) for one kernel, or a module of the user's under a name. */
+/**
+ * `loopanic module build --kernel ID`: builds variants (all of them if none is named) for one kernel, or a module of the user's under a
+ * name.
+ */
 export async function moduleBuild(args: ModuleBuildArgs, { signal }: Context): Promise<number> {
   const own = ownModule(args);
   const progress = progressFor();

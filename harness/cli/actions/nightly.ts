@@ -18,7 +18,10 @@ export interface NightlyArgs {
   accel: string;
 }
 
-/** `loopanic nightly-unit`: what runs a matrix every night: a systemd service and timer and a cron line, or a job of a CI service. Nothing is installed. */
+/**
+ * `loopanic nightly-unit`: what runs a matrix every night: a systemd service and timer and a cron line, or a job of a CI service. Nothing
+ * is installed.
+ */
 export async function nightlyUnit(args: NightlyArgs): Promise<number> {
   await readYaml(args.file, matrixSchema);
   const [hour = '2', minute = '30'] = args.at.split(':');

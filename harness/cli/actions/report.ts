@@ -19,7 +19,10 @@ export interface ReportArgs {
   results: string;
 }
 
-/** `loopanic report RUN`: run.json told in another form. HTML goes into the run's folder if no file is named, all else to stdout; `--json` tells where it is, or wraps it. */
+/**
+ * `loopanic report RUN`: run.json told in another form. HTML goes into the run's folder if no file is named, all else to stdout; `--json`
+ * tells where it is, or wraps it.
+ */
 export async function report(args: ReportArgs): Promise<number> {
   const folder = await RunFolder.open(args.results, args.run);
   const run = await folder.read();

@@ -39,7 +39,8 @@ export async function run(args: RunArgs, context: Context): Promise<number> {
   try {
     return await runOnce(args, context);
   } catch (error) {
-    // git bisect takes most codes for bad: what says nothing of the kernel is passed over, and what would be wrong at every commit ends the bisection.
+    // git bisect takes most codes for bad: what says nothing of the kernel is passed over, and what would be wrong at every commit ends
+    // the bisection.
     if (!(error instanceof LoopanicError)) throw error;
     const ends = error instanceof UsageError && !PASSED_OVER.includes(error.code);
     process.stderr.write(`loopanic: ${firstLine(error)}\n`);

@@ -2,7 +2,8 @@ import test from 'ava';
 import type { Outcome } from '../../outcome/outcome-schema.js';
 import { FaultBench } from '../support/fault-bench.js';
 
-// Real guests in which something goes wrong that is no panic of the sought kind. Each workload is one cycle of ag-sweep's kind, with the fault in it.
+// Real guests in which something goes wrong that is no panic of the sought kind. Each workload is one cycle of ag-sweep's kind, with the
+// fault in it.
 const CYCLES = 3;
 
 /** Directories over all groups and a sync, in each cycle; `fault` is shell, run in the last cycle between the two. */

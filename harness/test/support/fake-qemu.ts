@@ -2,9 +2,10 @@ import { appendFileSync, existsSync, readFileSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { basename, dirname, join } from 'node:path';
 
-// Stands on PATH as qemu-system-x86_64 in tests of what a real QEMU won't do on demand. It answers QMP on descriptor 3 and "boots" as it is told: by FAKE_QEMU (one behaviour for all), or by a
-// JSON file FAKE_QEMU_PLAN {"module": ["behaviour of trial 1", "of trial 2", ...]}, whose last entry holds for what comes after. What it prints follows the guest's protocol (vm-images/guest/lib.sh),
-// with the trial's own token and expectations, which it reads from the trial's plan.json.
+// Stands on PATH as qemu-system-x86_64 in tests of what a real QEMU won't do on demand. It answers QMP on descriptor 3 and "boots" as it
+// is told: by FAKE_QEMU (one behaviour for all), or by a JSON file FAKE_QEMU_PLAN {"module": ["behaviour of trial 1", "of trial 2",
+// ...]}, whose last entry holds for what comes after. What it prints follows the guest's protocol (vm-images/guest/lib.sh), with the
+// trial's own token and expectations, which it reads from the trial's plan.json.
 const args = process.argv.slice(2);
 if (args.includes('--version')) {
   process.stdout.write('QEMU emulator version 0.0.0 (fake)\n');

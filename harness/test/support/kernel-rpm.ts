@@ -23,9 +23,10 @@ export interface KernelRpms {
 }
 
 /**
- * Makes them once per Debian kernel. As in CentOS: /boot has image and configuration, modules are xz-compressed, /usr/src/kernels has the headers, the debug package has vmlinux,
- * and the source package a tarball. Only modules that a guest loads are in it, only the module's own files in the source, and its vmlinux a stand-in with the right banner:
- * the layout is what is tested. As in CentOS 7.6 its own libiscsi_tcp, source and .ko, is without the fix.
+ * Makes them once per Debian kernel. As in CentOS: /boot has image and configuration, modules are xz-compressed, /usr/src/kernels has the
+ * headers, the debug package has vmlinux, and the source package a tarball. Only modules that a guest loads are in it, only the module's
+ * own files in the source, and its vmlinux a stand-in with the right banner: the layout is what is tested. As in CentOS 7.6 its own
+ * libiscsi_tcp, source and .ko, is without the fix.
  */
 export async function kernelRpms(): Promise<KernelRpms> {
   const kernel = await ensureKernel('debian-6.1', silentProgress);

@@ -126,7 +126,10 @@ test('a control of another experiment: the cell is a negative control, and no ch
   t.is(statistics.missChance, null);
 });
 
-/** Share of all runs, and of those with a verdict, that call a module clean which panics as often as its control: exactly, by summing over all outcomes. */
+/**
+ * Share of all runs, and of those with a verdict, that call a module clean which panics as often as its control: exactly, by summing over
+ * all outcomes.
+ */
 function wrongClean(p: number, controls: number, confidence: number): { ofAll: number; ofJudged: number } {
   const needed = survivorsNeeded(controls, confidence);
   let [wrong, judged] = [0, 0];

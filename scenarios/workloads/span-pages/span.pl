@@ -1,7 +1,7 @@
-# span.pl FILE PAGES HOW: takes PAGES huge pages, finds where they lie in physical memory (/proc/self/pagemap), and writes two pieces of 4 KiB
-# to FILE by one direct pwritev: the end of one and the beginning of another, for every pair that HOW asks for (neighbours, apart), or the first
-# piece alone (single). x86-64: mmap 9, pwritev 296; O_DIRECT 040000; MAP_PRIVATE 2, MAP_FIXED 16, MAP_ANONYMOUS 32, MAP_POPULATE 32768,
-# MAP_HUGETLB 262144.
+# span.pl FILE PAGES HOW: takes PAGES huge pages, finds where they lie in physical memory (/proc/self/pagemap), and writes two pieces of 4
+# KiB to FILE by one direct pwritev: the end of one and the beginning of another, for every pair that HOW asks for (neighbours, apart), or
+# the first piece alone (single). x86-64: mmap 9, pwritev 296; O_DIRECT 040000; MAP_PRIVATE 2, MAP_FIXED 16, MAP_ANONYMOUS 32,
+# MAP_POPULATE 32768, MAP_HUGETLB 262144.
 my ($file, $count, $how) = @ARGV;
 my ($huge, $page, $base) = (2 << 20, 4096, 0x200000000);
 my $mapped = syscall 9, $base, $count * $huge, 3, 2 | 16 | 32 | 32768 | 262144, -1, 0;
