@@ -1,3 +1,5 @@
+import type { ErrorCode } from './error-codes.js';
+
 /** Exit codes of the CLI, as scripts rely on them. */
 export const EXIT = {
   ok: 0,
@@ -12,10 +14,10 @@ export const EXIT = {
  * `code` is stable for scripts; `exitCode` is what the CLI ends with.
  */
 export class LoopanicError extends Error {
-  readonly code: string;
+  readonly code: ErrorCode;
   readonly exitCode: number;
 
-  constructor(code: string, message: string, exitCode: number, cause?: unknown) {
+  constructor(code: ErrorCode, message: string, exitCode: number, cause?: unknown) {
     super(message, cause === undefined ? undefined : { cause });
     this.name = new.target.name;
     this.code = code;
@@ -25,14 +27,14 @@ export class LoopanicError extends Error {
 
 /** The user's input (arguments, files, host) cannot be worked with: exit 2, and nothing was started. */
 export class UsageError extends LoopanicError {
-  constructor(code: string, message: string, cause?: unknown) {
+  constructor(code: ErrorCode, message: string, cause?: unknown) {
     super(code, message, EXIT.usage, cause);
   }
 }
 
 /** Something around the experiment failed, so it says nothing about the kernel: exit 3. */
 export class InfraError extends LoopanicError {
-  constructor(code: string, message: string, cause?: unknown) {
+  constructor(code: ErrorCode, message: string, cause?: unknown) {
     super(code, message, EXIT.noVerdict, cause);
   }
 }

@@ -26,7 +26,7 @@ const targets = await records<Target>('target');
 /** The bug of scenarios, kernels and modules that name none. */
 export const DEFAULT_BUG = 'iscsi-slab';
 
-function lookUp<T>(what: string, known: ReadonlyMap<string, T>, id: string): T {
+function lookUp<T>(what: 'bug' | 'transport' | 'target', known: ReadonlyMap<string, T>, id: string): T {
   const record = known.get(id);
   if (record === undefined)
     throw new UsageError(`unknown-${what}`, `unknown ${what} ${id}${suggestion(id, [...known.keys()])}`);

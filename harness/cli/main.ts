@@ -33,7 +33,11 @@ function tell(error: unknown): number {
   // The system's own refusals (disk full, no permission) need no trace either.
   const system = error instanceof Error && 'syscall' in error && 'code' in error;
   const verbose = process.argv.includes('--verbose');
-  process.stderr.write(`loopanic: ${known || system ? '' : 'internal error: '}${firstLine(error)}\n`);
+  const code = known ? error.code : system ? String(error.code) : 'internal';
+  const message = `${known || system ? '' : 'internal error: '}${firstLine(error)}`;
+  process.stderr.write(`loopanic: ${message} [${code}]\n`);
+  if (process.argv.includes('--json'))
+    process.stdout.write(`${JSON.stringify({ error: { code, message } }, null, 2)}\n`);
   if ((verbose || !(known || system)) && error instanceof Error) process.stderr.write(`${error.stack}\n`);
   if (verbose && error instanceof Error && error.cause)
     process.stderr.write(`cause: ${String(error.cause)}\n`);

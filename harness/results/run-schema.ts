@@ -2,7 +2,8 @@ import * as z from 'zod';
 import { kernelPackageSchema } from '../kernel/kernel.js';
 import { moduleInfoSchema } from '../module/identity.js';
 import { outcomeSchema } from '../outcome/outcome-schema.js';
-import { verdictSchema } from '../scenario/matrix-schema.js';
+import { expectationSchema } from '../scenario/matrix-schema.js';
+import { verdictSchema } from '../verdict/verdict.js';
 
 const cellSchema = z.object({
   kernel: z.string(),
@@ -41,7 +42,7 @@ const cellSchema = z.object({
     .describe('names everything that its trials are made of, and the program that runs them'),
   unmade: z.string().nullable().default(null).describe('why it cannot be made; null if it can'),
   isControl: z.boolean().default(false).describe('it is the positive control of other cells: it must panic'),
-  expected: z.object({ verdict: verdictSchema, why: z.string() }).optional(),
+  expected: z.object({ verdict: expectationSchema, why: z.string() }).optional(),
   kernelInfo: z
     .object({
       key: z.string().default('').describe("names the kernel's files: another build has another key"),

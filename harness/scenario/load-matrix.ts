@@ -3,14 +3,14 @@ import picomatch from 'picomatch';
 import { UsageError } from '../base/errors.js';
 import { isFile } from '../base/paths.js';
 import { readYaml } from '../base/yaml-file.js';
-import { type KnownNames, type MatrixFile, matrixSchemaFor, type Verdict } from './matrix-schema.js';
+import { type Expectation, type KnownNames, type MatrixFile, matrixSchemaFor } from './matrix-schema.js';
 
 /** One cell of a matrix, by names. */
 export interface MatrixCell {
   kernel: string;
   module: string;
   scenario: string;
-  expected?: { verdict: Verdict; why: string };
+  expected?: { verdict: Expectation; why: string };
   /** It is the positive control of cells of its matrix, run or not: it must panic. */
   isControl?: boolean;
   /** Index, among the run's cells, of its own positive control. */
@@ -25,7 +25,7 @@ export interface Matrix {
 }
 
 /** What a kernel's own module is expected to show, if anybody said so. */
-export type StockExpectation = (kernel: string) => { verdict: Verdict; why: string } | undefined;
+export type StockExpectation = (kernel: string) => { verdict: Expectation; why: string } | undefined;
 
 /** Narrows a matrix down. */
 export interface MatrixChoice {

@@ -2,14 +2,14 @@ import * as z from 'zod';
 import { isMistyped, suggestion } from '../base/nearest.js';
 import { isFile } from '../base/paths.js';
 
-/** Verdict of a cell. */
-export const verdictSchema = z.enum(['panics', 'clean', 'inconclusive', 'void']);
-export type Verdict = z.infer<typeof verdictSchema>;
+/** The verdict that a matrix file states for a cell. */
+export const expectationSchema = z.enum(['panics', 'clean']);
+export type Expectation = z.infer<typeof expectationSchema>;
 
 const name = z.string().min(1);
 /** Cells by name; what is not given matches every one. */
 const pattern = { kernel: name.optional(), module: name.optional(), scenario: name.optional() };
-const expectation = z.enum(['panics', 'clean']);
+const expectation = expectationSchema;
 
 /** A matrix file: which cells a run has, and what each is expected to show. */
 export const matrixSchema = z

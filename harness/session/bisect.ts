@@ -1,5 +1,5 @@
-import type { Verdict } from '../scenario/matrix-schema.js';
 import { percent } from '../verdict/cell-verdict.js';
+import type { Verdict } from '../verdict/verdict.js';
 
 /** One kernel that was tried. */
 export interface BisectStep {

@@ -1,7 +1,7 @@
 import { allBugs } from '../bug/family.js';
 import type { TrialOutcome } from '../outcome/outcome-schema.js';
-import type { Verdict } from '../scenario/matrix-schema.js';
 import { detectable, missBound, type Rate, rateOf, survivorsNeeded } from './statistics.js';
+import type { Verdict } from './verdict.js';
 
 /** What a cell's trials amount to. Trials that count ended in a panic of the sought kind or survived. */
 export interface CellStatistics {

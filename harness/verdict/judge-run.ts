@@ -1,5 +1,4 @@
 import { codeText } from '../module/identity.js';
-import type { Verdict } from '../scenario/matrix-schema.js';
 import {
   type CellGoal,
   type CellJudgement,
@@ -10,6 +9,7 @@ import {
   judgeCell,
   wantedBoots,
 } from './cell-verdict.js';
+import type { Verdict } from './verdict.js';
 
 /** What of a cell its verdict follows from. */
 export interface CellRecord {

@@ -5,13 +5,16 @@ import { scenariosDir } from '../../base/paths.js';
 import { loopanic } from '../support/cli.js';
 import { tempDir, tempFile } from '../support/files.js';
 
-/** One line on stderr, nothing on stdout, exit 2. */
+/** One line on stderr with the error's code, nothing on stdout but that in JSON if it was asked for, exit 2. */
 const refused = async (t: import('ava').ExecutionContext, args: string[], line: RegExp): Promise<void> => {
   const results = await tempDir(t);
   const result = await loopanic([...args, '--results', results]);
   t.is(result.code, 2, result.stderr);
-  t.is(result.stdout, '');
-  t.regex(result.stderr, line);
+  const [, message = '', code] = /^loopanic: (.*) \[([a-z-]+)\]$/.exec(result.stderr) ?? [];
+  if (args.includes('--json')) t.deepEqual(JSON.parse(result.stdout), { error: { code, message } });
+  else t.is(result.stdout, '');
+  t.truthy(code, result.stderr);
+  t.regex(`loopanic: ${message}`, line);
   t.is(result.stderr.split('\n').length, 1, result.stderr);
   t.deepEqual(await readdir(results), [], 'nothing is half-written');
 };
@@ -159,7 +162,10 @@ test('options given twice, broken aliases, and a cache that cannot be used', asy
   const env = { XDG_CACHE_HOME: '/dev/null' };
   const result = await loopanic(['image', 'build'], { env: { ...env, PATH: await fakeTools(t) } });
   t.is(result.code, 2);
-  t.regex(result.stderr, /the cache \/dev\/null\/loopanic cannot be written to \(.*\): set XDG_CACHE_HOME$/);
+  t.regex(
+    result.stderr,
+    /the cache \/dev\/null\/loopanic cannot be written to \(.*\): set XDG_CACHE_HOME \[bad-cache\]$/,
+  );
 });
 
 test('modules that are none', async (t) => {
@@ -226,7 +232,7 @@ test('an option that is given twice is refused, with both values, but for those 
   ]) {
     const { code, stderr } = await loopanic(words);
     t.is(code, 2, words.join(' '));
-    t.regex(stderr, /^loopanic: --\w+: is given 2 times \(\S+, \S+\): give it once$/m);
+    t.regex(stderr, /^loopanic: --\w+: is given 2 times \(\S+, \S+\): give it once \[bad-usage\]$/m);
   }
 });
 

@@ -115,7 +115,7 @@ test.serial(
     t.is(JSON.parse(foreign.stdout).conclusion.sought, 'not-provable');
     const missing = await analyze(vmcore, '--vmlinux', './none');
     t.is(missing.code, 2);
-    t.regex(missing.stderr, /^loopanic: --vmlinux \.\/none: no such file$/);
+    t.regex(missing.stderr, /^loopanic: --vmlinux \.\/none: no such file \[no-such-file\]$/);
   },
 );
 
