@@ -1,8 +1,8 @@
 import { readFile, symlink } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { execa } from 'execa';
 import { InfraError } from '../base/errors.js';
 import { scratchDir } from '../base/files.js';
+import { host } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
 
 /** Time for one answer. Start-up reads all of vmlinux's symbols: 8 s here, several times that on a loaded host. */
@@ -133,7 +133,7 @@ function spawn(
   signal: AbortSignal,
 ) {
   // -s: no banner. Neither a user's .crashrc nor one in this folder may change what the answers look like.
-  return execa(setpriv, ['--pdeathsig', 'KILL', '--', crash, '-s', '--no_scroll', vmlinux, vmcore], {
+  return host(setpriv, ['--pdeathsig', 'KILL', '--', crash, '-s', '--no_scroll', vmlinux, vmcore], {
     stdin: 'pipe',
     buffer: false,
     reject: false,

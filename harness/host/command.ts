@@ -2,12 +2,21 @@ import { execa, type Options } from 'execa';
 import { firstLine, InfraError } from '../base/errors.js';
 
 /**
+ * Runs programs of this host, as execa does: in the C locale, whose messages are read here, and with --verbose each is told on stderr,
+ * with its time and how it ended.
+ */
+export const host = execa({
+  env: { LC_ALL: 'C' },
+  verbose: process.argv.includes('--verbose') ? 'short' : 'none',
+});
+
+/**
  * Runs a host program to its end and returns its stdout. Throws InfraError with the program's own last words, which name the cause better
  * than an exit code does.
  */
 export async function command(program: string, args: string[], options: Options = {}): Promise<string> {
   try {
-    const { stdout } = await execa(program, args, { env: { LC_ALL: 'C' }, ...options });
+    const { stdout } = await host(program, args, options);
     return typeof stdout === 'string' ? stdout : '';
   } catch (error) {
     throw commandError(program, error);

@@ -1,10 +1,9 @@
 import { copyFile, mkdir } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
-import { execa } from 'execa';
 import { UsageError } from '../base/errors.js';
 import { buildOnce, contentKey, exists, scratchDir } from '../base/files.js';
 import { cacheDir } from '../base/paths.js';
-import { command, commandError } from '../host/command.js';
+import { command, commandError, host } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { packCpio } from './cpio.js';
@@ -46,7 +45,7 @@ async function ensureArchive(
         '--ignore-install',
         name,
       ];
-      const found = await execa(modprobe, args, { reject: false, env: { LC_ALL: 'C' } });
+      const found = await host(modprobe, args, { reject: false });
       if (found.failed && !/not found in directory/.test(found.stderr)) throw commandError('modprobe', found);
       if (found.failed && optional.includes(name)) continue;
       if (found.failed)

@@ -1,8 +1,8 @@
 import { open, rm } from 'node:fs/promises';
-import { execa } from 'execa';
 import { InfraError } from '../base/errors.js';
 import { buildOnce, contentKey } from '../base/files.js';
 import { cacheDir } from '../base/paths.js';
+import { host } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { xfsFeatures } from '../kernel/profile.js';
@@ -14,14 +14,14 @@ import type { Scenario } from '../scenario/scenario-schema.js';
  */
 export async function ensureLun(scenario: Scenario, kernel: Kernel): Promise<string> {
   const mkfs = await needProgram('mkfs.xfs');
-  const { stdout } = await execa(mkfs, ['-V']);
+  const { stdout } = await host(mkfs, ['-V']);
   const [, major = '0', minor = '0'] = /version (\d+)\.(\d+)/.exec(stdout) ?? [];
   const options = mkfsOptions(scenario, kernel, [Number(major), Number(minor)]);
   const target = cacheDir('luns', `${contentKey(stdout, String(scenario.lun.sizeGiB), ...options)}.img`);
   await buildOnce(target, async (out) => {
     const file = await open(out, 'wx', 0o600);
     await file.truncate(scenario.lun.sizeGiB * 2 ** 30).finally(() => file.close());
-    const made = await execa(mkfs, ['-q', '-f', ...options, out], { reject: false, all: true });
+    const made = await host(mkfs, ['-q', '-f', ...options, out], { reject: false, all: true });
     if (made.failed) {
       await rm(out, { force: true });
       throw new InfraError('mkfs-failed', `mkfs.xfs ${options.join(' ')} failed: ${made.all.split('\n')[0]}`);

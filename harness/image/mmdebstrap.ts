@@ -1,6 +1,6 @@
-import { execa } from 'execa';
 import { firstLine, InfraError } from '../base/errors.js';
 import { debianSources } from '../host/apt.js';
+import { host } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
 
 /** One word for a shell. */
@@ -29,7 +29,7 @@ export async function mmdebstrap(
   // As root, leftovers of a killed build stay in the cache, where they are swept. In its unprivileged mode mmdebstrap needs a folder that
   // other users can enter, which the cache is not.
   const tmp = process.getuid?.() === 0 ? { TMPDIR: temp } : {};
-  const child = execa(
+  const child = host(
     setpriv,
     [
       ...['--pdeathsig', 'TERM', '--', program, ...options],
@@ -37,7 +37,7 @@ export async function mmdebstrap(
     ],
     {
       input: `${(await debianSources(suite)).join('\n')}\n`,
-      env: { ...tmp, LC_ALL: 'C' },
+      env: tmp,
       stdout: 'ignore',
     },
   );

@@ -1,11 +1,10 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
-import { execa } from 'execa';
 import { InfraError, UsageError } from '../base/errors.js';
 import { scratchDir } from '../base/files.js';
 import { imagesDir } from '../base/paths.js';
 import type { Progress } from '../base/progress.js';
-import { command, commandError } from '../host/command.js';
+import { command, commandError, host } from '../host/command.js';
 import { findProgram, needProgram } from '../host/tools.js';
 import { requireKey } from '../kernel/rpm.js';
 import { mmdebstrap, shellQuote as quote } from './mmdebstrap.js';
@@ -34,10 +33,10 @@ export async function buildRootDisk(
     update('making the file system');
     const blocks = (recipe.sizeMiB * 2 ** 20) / BLOCK_BYTES;
     const whole = join(scratch.path, 'root.img');
-    const made = await execa(
+    const made = await host(
       genext2fs,
       ['-B', String(BLOCK_BYTES), '-b', String(blocks), '-N', String(INODES), '-m', '0', '-a', tar, whole],
-      { reject: false, all: true, env: { LC_ALL: 'C' } },
+      { reject: false, all: true },
     );
     if (made.failed) throw commandError('genext2fs', made);
     await mkdir(dirname(target), { recursive: true });
@@ -103,7 +102,7 @@ async function rpmRoot(
     ];
     await writeFile(join(repos, `${repo}.repo`), `${lines.join('\n')}\n`);
   }
-  const child = execa(
+  const child = host(
     dnf,
     [
       ...['-y', `--installroot=${root}`, `--releasever=${recipe.release}`, '--forcearch=x86_64'],
@@ -116,7 +115,7 @@ async function rpmRoot(
       ],
       ...['--disableplugin=*', '--noplugins', 'install', ...recipe.packages],
     ],
-    { reject: false, all: true, env: { LC_ALL: 'C' } },
+    { reject: false, all: true },
   );
   const said: string[] = [];
   for await (const line of child.iterable({ from: 'all' })) {

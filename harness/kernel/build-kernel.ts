@@ -2,12 +2,11 @@ import { createHash } from 'node:crypto';
 import { copyFile, mkdir, readdir, readFile, realpath, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { basename, join } from 'node:path';
-import { execa } from 'execa';
 import { InterruptedError, UsageError } from '../base/errors.js';
 import { contentKey, exists, scratchDir } from '../base/files.js';
 import { imagesDir } from '../base/paths.js';
 import type { Progress } from '../base/progress.js';
-import { command } from '../host/command.js';
+import { command, host } from '../host/command.js';
 import { findProgram, kernelHeaders, needProgram } from '../host/tools.js';
 import { type AddRequest, addKernel, checkNewId } from './add.js';
 import { changedFiles, checkChangesSomething, checkIsCompiled } from './compiled-change.js';
@@ -84,7 +83,7 @@ export async function buildKernel(
     for (const { path } of texts.flatMap(changedFiles))
       if (!before.has(path)) before.set(path, await readFile(join(tree, path), 'utf8').catch(() => null));
     for (const patch of patches) {
-      const done = await execa(
+      const done = await host(
         await needProgram('patch'),
         ['-p1', '--fuzz=0', '--batch', '--forward', '-i', patch],
         { cwd: tree, reject: false, all: true },
@@ -158,14 +157,14 @@ async function configure(tree: string, base: Kernel, id: string): Promise<void> 
   const { modules, optionalModules, captureModules } = base.profile;
   for (const name of [...modules, ...optionalModules, ...captureModules, 'ext4']) {
     const args = ['-d', base.modulesRoot, '-S', base.release, '--show-depends', '--ignore-install', name];
-    const { stdout } = await execa(await needProgram('modprobe'), args, { reject: false });
+    const { stdout } = await host(await needProgram('modprobe'), args, { reject: false });
     for (const [, file = ''] of stdout.matchAll(/^insmod \S*\/(\S+?)\.ko/gm))
       names.add(file.replaceAll('-', '_'));
   }
   const list = join(tree, '.loopanic-modules');
   await writeFile(list, ['Module Size Used by', ...[...names].map((name) => `${name} 1 0`), ''].join('\n'));
   const make = await needProgram('make');
-  const quiet = { cwd: tree, input: '\n'.repeat(1000), env: { LC_ALL: 'C' } };
+  const quiet = { cwd: tree, input: '\n'.repeat(1000) };
   await command(make, [`LSMOD=${list}`, 'localmodconfig'], quiet);
   await command(join(tree, 'scripts/kconfig/merge_config.sh'), ['-m', '.config', REDUCED], quiet);
   await command(make, ['olddefconfig'], quiet);
@@ -177,7 +176,7 @@ async function configure(tree: string, base: Kernel, id: string): Promise<void> 
 }
 
 async function make(tree: string, update: (text: string) => void, signal: AbortSignal): Promise<void> {
-  const child = execa(await needProgram('make'), [`-j${availableParallelism()}`, 'bzImage', 'modules'], {
+  const child = host(await needProgram('make'), [`-j${availableParallelism()}`, 'bzImage', 'modules'], {
     cwd: tree,
     all: true,
     reject: false,

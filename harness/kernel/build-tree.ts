@@ -10,13 +10,12 @@ import {
   writeFile,
 } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { execa } from 'execa';
 import { UsageError } from '../base/errors.js';
 import { buildOnce, contentKey, exists, scratchDir } from '../base/files.js';
 import type { Progress } from '../base/progress.js';
 import type { GateModule } from '../bug/bug.js';
 import { gateModules } from '../bug/family.js';
-import { commandError } from '../host/command.js';
+import { commandError, host } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
 import { catalogueEntry } from './catalogue.js';
 import { debianPackages, headerPackages } from './debian.js';
@@ -193,7 +192,7 @@ async function extractSources(from: string, target: string, scratch: string, rel
         .map((file) => `*/${file}`),
       '*/Makefile',
     ];
-    const done = await execa(
+    const done = await host(
       await needProgram('tar'),
       [
         '-x',
@@ -206,7 +205,7 @@ async function extractSources(from: string, target: string, scratch: string, rel
         '--no-wildcards-match-slash',
         ...members,
       ],
-      { reject: false, env: { LC_ALL: 'C' } },
+      { reject: false },
     );
     if (done.failed && !/Not found in archive/.test(done.stderr)) throw commandError('tar', done);
     top = unpacked;

@@ -1,9 +1,9 @@
 import { copyFile, mkdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
-import { execa } from 'execa';
 import { InfraError, UsageError } from '../base/errors.js';
 import { buildOnce, exists, scratchDir } from '../base/files.js';
 import type { Progress } from '../base/progress.js';
+import { host } from '../host/command.js';
 import { catalogueEntry } from './catalogue.js';
 import { debianPackages } from './debian.js';
 import type { Kernel } from './kernel.js';
@@ -85,7 +85,7 @@ export async function layOutDebugInfo(
     await rename(join(scratch.path, found), target);
   }
   const has = async (text: string): Promise<boolean> =>
-    (await execa('grep', ['-qaF', text, target], { reject: false })).exitCode === 0;
+    (await host('grep', ['-qaF', text, target], { reject: false })).exitCode === 0;
   if (!(await has('.debug_info')))
     throw new UsageError('no-debug-info', `${file}: its vmlinux is without debug info`);
   if (!(await has(`Linux version ${release} `)))

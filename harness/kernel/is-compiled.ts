@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { basename, dirname, join, relative } from 'node:path';
-import { execa } from 'execa';
+import { host } from '../host/command.js';
 
 /** Words for people, and what other architectures, samples and tools are made of. */
 const NEVER =
@@ -120,7 +120,7 @@ class Compiled {
   /** Sources that include a file of this name, wherever it stands. */
   async #readers(path: string): Promise<string[]> {
     const pattern = `^[[:space:]]*#[[:space:]]*include[[:space:]]*[<"]([^">]*/)?${basename(path).replace(/[.+]/g, '\\$&')}[">]`;
-    const { stdout } = await execa(
+    const { stdout } = await host(
       'grep',
       ['-rlE', '--include=*.c', '--include=*.h', '--include=*.S', pattern, '.'],
       { cwd: this.#tree, reject: false },

@@ -1,8 +1,7 @@
 import { mkdir, open, readdir, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { execa } from 'execa';
 import { firstLine, UsageError } from '../base/errors.js';
-import { command, commandError } from '../host/command.js';
+import { command, commandError, host } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
 
 /** What a file that people have on disk is. */
@@ -48,7 +47,7 @@ export async function unpackPackage(path: string, out: string, only?: string): P
     if (kind === 'rpm') await command(bsdtar, args(path));
     // --fast-read stops once it has the file: dpkg-deb then ends on a closed pipe, and only bsdtar's word counts.
     else
-      await execa(dpkg, ['--fsys-tarfile', path], {
+      await host(dpkg, ['--fsys-tarfile', path], {
         buffer: { stdout: false },
         reject: only === undefined,
       }).pipe(bsdtar, args('-'));

@@ -4,11 +4,11 @@ import { mkdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { createGunzip } from 'node:zlib';
-import { execa } from 'execa';
 import sax from 'sax';
 import { InfraError } from '../base/errors.js';
 import { contentKey, scratchDir } from '../base/files.js';
 import { cacheDir } from '../base/paths.js';
+import { host } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
 import { mirrorOf, type PackageRef } from './catalogue.js';
 import { requireSigned } from './rpm.js';
@@ -93,7 +93,7 @@ async function download(
     update(`, ${((await size()) / MIB).toFixed(0)}${total} MiB`);
   }, 500);
   try {
-    const done = await execa(
+    const done = await host(
       await needProgram('curl'),
       [
         ...['--fail', '--location', '--silent', '--show-error', '--continue-at', '-', '--retry', '2'],

@@ -1,8 +1,7 @@
 import { basename } from 'node:path';
-import { execa } from 'execa';
 import { UsageError } from '../base/errors.js';
 import { scratchDir } from '../base/files.js';
-import { command } from '../host/command.js';
+import { command, host } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
 
 /** A public key that packages may be signed with: its file, and the fingerprint that the file must have. */
@@ -53,10 +52,10 @@ export async function checkRpm(path: string, keys: readonly SigningKey[]): Promi
     await checkKey(key, db.path);
     await command(rpmkeys, ['--dbpath', db.path, '--import', key.file]);
   }
-  const checked = await execa(
+  const checked = await host(
     rpmkeys,
     ['--dbpath', db.path, '--define', '_pkgverify_level all', '-Kv', path],
-    { reject: false, all: true, env: { LC_ALL: 'C' } },
+    { reject: false, all: true },
   );
   const lines = checked.all.split('\n').map((line) => line.trim());
   const signed = lines.find((line) => /signature, key id/i.test(line));

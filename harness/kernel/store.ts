@@ -1,11 +1,10 @@
 import { copyFile, mkdir, readdir, readFile, realpath, rename, rm, symlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { execa } from 'execa';
 import { InfraError, UsageError } from '../base/errors.js';
 import { exists, writeFileAtomic, writeJson } from '../base/files.js';
 import { cacheDir } from '../base/paths.js';
 import { gateModules } from '../bug/family.js';
-import { command, commandError } from '../host/command.js';
+import { command, commandError, host } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
 import { type Kernel, type KernelRecord, kernelRecordSchema, stockModulePath } from './kernel.js';
 import { readModule } from './module-file.js';
@@ -171,7 +170,7 @@ async function unpackModules(root: string): Promise<void> {
     if (files.length === 0) continue;
     const path = await needProgram(program);
     const input = files.map((file) => `${file}\0`).join('');
-    await execa('xargs', ['-0', path, ...args], { cwd: join(root, 'lib/modules'), input }).catch(
+    await host('xargs', ['-0', path, ...args], { cwd: join(root, 'lib/modules'), input }).catch(
       (error: unknown) => {
         throw commandError(program, error);
       },
@@ -195,7 +194,7 @@ export async function missingModules(
   const missing: string[] = [];
   for (const name of modules) {
     const args = ['-d', root, '-S', release, '--show-depends', '--ignore-install', name];
-    if ((await execa(modprobe, args, { reject: false })).failed) missing.push(name);
+    if ((await host(modprobe, args, { reject: false })).failed) missing.push(name);
   }
   return missing;
 }

@@ -1,7 +1,7 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { gunzipSync } from 'node:zlib';
-import { execa } from 'execa';
 import { UsageError } from '../base/errors.js';
+import { host } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
 
 /** ELF note XEN_ELFNOTE_PHYS32_ENTRY: the kernel has a PVH entry point, so QEMU can boot the unpacked image. */
@@ -33,7 +33,7 @@ async function decompress(payload: Buffer): Promise<Buffer | null> {
   // Kbuild appends the unpacked size to formats that do not end with it themselves.
   const stream = payload.subarray(0, payload.length - 4);
   const pipe = async (program: 'xz' | 'zstd', args: string[]): Promise<Buffer> => {
-    const { stdout } = await execa(await needProgram(program), args, { input: stream, encoding: 'buffer' });
+    const { stdout } = await host(await needProgram(program), args, { input: stream, encoding: 'buffer' });
     return Buffer.from(stdout);
   };
   if (magic === 'fd377a585a00') return pipe('xz', ['-dc', '--single-stream']);

@@ -1,11 +1,11 @@
 import { copyFile, cp, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { execa } from 'execa';
 import { firstLine, InterruptedError, UsageError } from '../base/errors.js';
 import { exists, scratchDir } from '../base/files.js';
 import type { Progress } from '../base/progress.js';
 import type { GateModule } from '../bug/bug.js';
 import { koName } from '../bug/family.js';
+import { host } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
 import { ensureBuildTree, sourceFiles } from '../kernel/build-tree.js';
 import type { Kernel } from '../kernel/kernel.js';
@@ -73,7 +73,7 @@ export async function buildModule(
       throw new UsageError(error.code, `module ${name}: ${firstLine(error)}`, error);
     });
     // Whoever builds may read it, whatever this user's umask.
-    await execa('chmod', ['-R', 'u+rwX,go+rX', source]);
+    await host('chmod', ['-R', 'u+rwX,go+rX', source]);
     const out = join(scratch.path, 'out');
     await mkdir(out);
     const job: BuildJob = { kernel, tree, source, out, ko, seconds: options.buildSeconds, update };
@@ -143,7 +143,7 @@ async function buildOnHost(
   update(`compiling with gcc ${compiler.version}`);
   const place = { headers: tree.headers, root: tree.root, dir, cc: compiler.path, version: compiler.version };
   // timeout ends make's children too.
-  const made = await execa(
+  const made = await host(
     await needProgram('timeout'),
     ['-k', '5', String(seconds), await needProgram('make'), ...makeArguments(place)],
     // As in the shell of somebody who builds in that folder.

@@ -2,13 +2,13 @@ import { access, chown, readFile, realpath } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import Docker from 'dockerode';
-import { execa } from 'execa';
 import * as z from 'zod';
 import { finishBeforeExit } from '../base/cleanup.js';
 import { firstLine, InfraError, InterruptedError, UsageError } from '../base/errors.js';
 import { contentKey } from '../base/files.js';
 import { imagesDir } from '../base/paths.js';
 import { readYaml } from '../base/yaml-file.js';
+import { host } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { type BuildJob, type BuildResult, headersBelow, makeArguments, timedOut } from './make.js';
@@ -168,7 +168,7 @@ async function runBuild(
     // Gone already if it ran to its end.
     await container.remove({ force: true }).catch(() => {});
     // What it wrote belongs to another user: only root can need this.
-    if (process.getuid?.() === 0) await execa('chown', ['-R', '0:0', out]);
+    if (process.getuid?.() === 0) await host('chown', ['-R', '0:0', out]);
   }
 }
 
@@ -186,7 +186,7 @@ interface BuilderImage {
 async function importImage(docker: Docker, file: string, { update }: BuildJob): Promise<BuilderImage> {
   const tag = `loopanic-builder-${process.pid}-${contentKey(file, String(Math.random()))}`;
   const tar = await needProgram('tar');
-  const listing = await execa(tar, ['-tf', file, '--occurrence=1', 'manifest.json'], { reject: false });
+  const listing = await host(tar, ['-tf', file, '--occurrence=1', 'manifest.json'], { reject: false });
   await access(file).catch((error: unknown) => {
     throw new UsageError(
       'no-builder-image',

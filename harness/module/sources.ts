@@ -1,10 +1,10 @@
 import { cp, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, relative, resolve } from 'node:path';
-import { execa } from 'execa';
 import { UsageError } from '../base/errors.js';
 import { exists } from '../base/files.js';
 import type { GateModule } from '../bug/bug.js';
 import { koName } from '../bug/family.js';
+import { host } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
 import { sourceFiles, sourcePatterns } from '../kernel/build-tree.js';
 import { readDkmsConf } from './dkms.js';
@@ -216,9 +216,9 @@ async function applyFirst(work: string, patches: readonly string[], gate: GateMo
   const reasons: string[] = [];
   for (const patch of patches) {
     const args = ['-p1', '--fuzz=0', '--batch', '--forward', '-i', patch];
-    const dry = await execa(program, [...args, '--dry-run'], { cwd: work, reject: false, all: true });
+    const dry = await host(program, [...args, '--dry-run'], { cwd: work, reject: false, all: true });
     if (!dry.failed) {
-      await execa(program, args, { cwd: work });
+      await host(program, args, { cwd: work });
       return;
     }
     const line = dry.all

@@ -1,8 +1,8 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { basename, join, relative } from 'node:path';
-import { execa } from 'execa';
 import { contentKey } from '../base/files.js';
 import { imagesDir, packageRoot } from '../base/paths.js';
+import { host } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
 import type { CellParts, DumpMethod } from '../trial/plan.js';
 
@@ -50,7 +50,7 @@ export const programKey = readOnce(async () => {
 });
 
 export const qemuVersion = readOnce(async () => {
-  const { stdout } = await execa(await needProgram('qemu-system-x86_64'), ['--version']);
+  const { stdout } = await host(await needProgram('qemu-system-x86_64'), ['--version']);
   return stdout.split('\n')[0] ?? '';
 });
 

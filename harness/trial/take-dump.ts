@@ -3,9 +3,9 @@ import { createReadStream } from 'node:fs';
 import { chmod, open, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { execa } from 'execa';
 import { firstLine, InfraError } from '../base/errors.js';
 import { writeJson } from '../base/files.js';
+import { host } from '../host/command.js';
 import { findProgram } from '../host/tools.js';
 import type { DumpRecord, DumpRung } from '../outcome/dump-schema.js';
 import type { GuestMarkers } from '../outcome/guest-markers.js';
@@ -148,7 +148,7 @@ async function unflatten(flat: string, vmcore: string): Promise<void> {
   }
   const input = await open(flat, 'r');
   try {
-    const done = await execa(makedumpfile, ['-R', vmcore], {
+    const done = await host(makedumpfile, ['-R', vmcore], {
       stdin: input.fd as 3,
       reject: false,
       all: true,
@@ -192,7 +192,7 @@ async function dumpByQemu(guest: CrashedGuest): Promise<string> {
 async function extractDmesg(vmcore: string, target: string): Promise<void> {
   const makedumpfile = await findProgram('makedumpfile');
   if (!makedumpfile) return;
-  const done = await execa(makedumpfile, ['--dump-dmesg', vmcore, target], { reject: false });
+  const done = await host(makedumpfile, ['--dump-dmesg', vmcore, target], { reject: false });
   if (done.failed) await rm(target, { force: true });
   else await chmod(target, 0o600);
 }
@@ -201,7 +201,7 @@ async function readableByMakedumpfile(vmcore: string): Promise<boolean | null> {
   const makedumpfile = await findProgram('makedumpfile');
   if (!makedumpfile) return null;
   const scratch = `${vmcore}.dmesg-check`;
-  const done = await execa(makedumpfile, ['--dump-dmesg', vmcore, scratch], { reject: false });
+  const done = await host(makedumpfile, ['--dump-dmesg', vmcore, scratch], { reject: false });
   const found = await size(scratch);
   await rm(scratch, { force: true });
   return !done.failed && found > 0;

@@ -1,10 +1,10 @@
 import { access, constants, mkdir, readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { dirname } from 'node:path';
-import { execa } from 'execa';
 import { UsageError } from '../base/errors.js';
 import { writeJson } from '../base/files.js';
 import { cacheDir } from '../base/paths.js';
+import { host } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
 import type { Accel } from './qemu-args.js';
 
@@ -67,7 +67,7 @@ async function bootProbe(kernel: string): Promise<AccelChoice> {
     '-append',
     'console=ttyS0 earlyprintk=ttyS0 panic=-1',
   ];
-  const child = execa(
+  const child = host(
     setpriv,
     ['--pdeathsig', 'KILL', '--', qemu, ...machine, '-accel', 'kvm', '-cpu', 'max', ...guest],
     { reject: false, stdin: 'ignore', timeout: PROBE_SECONDS * 1000, killSignal: 'SIGKILL' },

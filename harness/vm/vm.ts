@@ -1,7 +1,7 @@
 import { open } from 'node:fs/promises';
 import type { Duplex } from 'node:stream';
-import { execa } from 'execa';
 import { firstLine, InfraError, interruptible } from '../base/errors.js';
+import { host } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
 import { FD, qemuArgs, type VmSpec } from './qemu-args.js';
 import { Qmp } from './qmp.js';
@@ -73,12 +73,11 @@ export async function startVm(
   await qemuLog.write(`${['qemu-system-x86_64', ...args].join(' ')}\n`);
   // execa takes any descriptor; its types list 3 to 9 only.
   const [log, archive] = [qemuLog.fd as 3, initramfs as 3];
-  const child = execa(setpriv, ['--pdeathsig', 'KILL', '--', qemu, ...args], {
+  const child = host(setpriv, ['--pdeathsig', 'KILL', '--', qemu, ...args], {
     stdio: ['ignore', log, log, 'pipe', archive],
     buffer: false,
     reject: false,
     cleanup: true,
-    env: { LC_ALL: 'C' },
   });
   const closeLog = (): Promise<void> => qemuLog.close();
   const exited = child.then(

@@ -1,7 +1,7 @@
-import { execa } from 'execa';
 import { EXIT, firstLine, InfraError } from '../../base/errors.js';
 import { exists, sweepScratch } from '../../base/files.js';
 import type { Progress } from '../../base/progress.js';
+import { host } from '../../host/command.js';
 import { findProgram, libraries, testTools, tools } from '../../host/tools.js';
 import { ensureImage } from '../../image/image.js';
 import { ensureModulesArchives } from '../../image/kernel-modules.js';
@@ -75,7 +75,7 @@ async function installPackages(progress: Progress, tests: boolean): Promise<stri
       // Through env: sudo passes none of its caller's environment on.
       const words = ['env', 'DEBIAN_FRONTEND=noninteractive', 'LC_ALL=C', apt, '-q', '-y', ...args];
       const [program, ...rest] = sudo ? [sudo, ...words] : words;
-      await execa(program ?? apt, rest, {
+      await host(program ?? apt, rest, {
         stdin: 'inherit',
       }).catch((error: unknown) => {
         const words = String((error as { stderr?: string }).stderr ?? '')
