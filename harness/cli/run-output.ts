@@ -2,7 +2,7 @@ import { EXIT } from '../base/errors.js';
 import type { TrialOutcome } from '../outcome/outcome-schema.js';
 import { repeatCommand, standing, tellingTrial } from '../report/cell-state.js';
 import type { RunCell, RunDocument } from '../results/run-schema.js';
-import type { RunResult } from '../session/execute.js';
+import type { RunResult } from '../run/execute.js';
 import { printResult } from './context.js';
 
 /** What a run ends with on stdout. */

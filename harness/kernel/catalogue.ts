@@ -48,7 +48,8 @@ const entrySchema = z.discriminatedUnion('origin', [
     ...base,
   }),
 ]);
-const catalogueSchema = z
+/** kernels.yaml: kernels that can be had, from where, and who vouches for them. */
+export const catalogueSchema = z
   .strictObject({
     keys: z
       .record(

@@ -29,7 +29,8 @@ const variantSchema = z.strictObject({
     .describe('text in the source of a kernel whose stock module is this variant already'),
   patches: z.array(z.string()).min(1),
 });
-const variantsSchema = z.record(z.string(), variantSchema);
+/** variants.yaml: what of loopanic's own can stand in for a module. */
+export const variantsSchema = z.record(z.string(), variantSchema);
 export type Variant = z.infer<typeof variantSchema>;
 
 /** A module ready to be tried with one kernel. */

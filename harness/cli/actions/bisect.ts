@@ -3,9 +3,9 @@ import { type CatalogueEntry, catalogue, checkKernelId } from '../../kernel/cata
 import { presentIds, presentKernel } from '../../kernel/store.js';
 import type { BuildOptions } from '../../module/build-options.js';
 import type { RunCell } from '../../results/run-schema.js';
-import { type BisectStep, bisectKernels, compareReleases, stepConfidence } from '../../session/bisect.js';
-import { executeRun } from '../../session/execute.js';
-import { checkNames, type RunRequest } from '../../session/prepare.js';
+import { type BisectStep, bisectKernels, compareReleases, stepConfidence } from '../../run/bisect.js';
+import { executeRun } from '../../run/execute.js';
+import { checkNames, type RunRequest } from '../../run/prepare.js';
 import type { DumpMethod } from '../../trial/plan.js';
 import type { Accel } from '../../vm/qemu-args.js';
 import { type Context, printResult, progressFor } from '../context.js';

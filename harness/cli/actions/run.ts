@@ -4,9 +4,9 @@ import { EXIT, firstLine, LoopanicError, UsageError } from '../../base/errors.js
 import { writeFileAtomic } from '../../base/files.js';
 import type { BuildOptions } from '../../module/build-options.js';
 import type { RunDocument } from '../../results/run-schema.js';
+import type { KeepDumps } from '../../run/after-crash.js';
+import { executeRun } from '../../run/execute.js';
 import type { Scenario } from '../../scenario/scenario-schema.js';
-import type { KeepDumps } from '../../session/after-crash.js';
-import { executeRun } from '../../session/execute.js';
 import type { DumpMethod } from '../../trial/plan.js';
 import type { AttendedGuest } from '../../trial/run-trial.js';
 import type { Accel } from '../../vm/qemu-args.js';

@@ -6,7 +6,7 @@ import { parse } from 'yaml';
 import { processSpace } from '../../base/files.js';
 import { lockRun } from '../../results/lock.js';
 import { pruneRuns } from '../../results/retention.js';
-import { bisectKernels, compareReleases, stepConfidence, stepsOf } from '../../session/bisect.js';
+import { bisectKernels, compareReleases, stepConfidence, stepsOf } from '../../run/bisect.js';
 import { loopanic } from '../support/cli.js';
 import { tempDir } from '../support/files.js';
 

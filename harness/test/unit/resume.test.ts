@@ -4,7 +4,7 @@ import test, { type ExecutionContext } from 'ava';
 import { silentProgress } from '../../base/progress.js';
 import { RunFolder } from '../../results/run-folder.js';
 import type { RunDocument } from '../../results/run-schema.js';
-import { adoptTrials } from '../../session/resume.js';
+import { adoptTrials } from '../../run/resume.js';
 import { judgeInRun } from '../../verdict/judge-run.js';
 import { tempDir } from '../support/files.js';
 import { sampleRun } from '../support/sample-run.js';

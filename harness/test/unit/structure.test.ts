@@ -21,7 +21,7 @@ const order = [
   'forensics',
   'results',
   'report',
-  'session',
+  'run',
   'cli',
 ];
 

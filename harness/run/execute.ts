@@ -9,10 +9,10 @@ import type { RunCell, RunDocument, RunTrial } from '../results/run-schema.js';
 import type { LoadedScenario } from '../scenario/scenario-schema.js';
 import { type CellParts, newSeed, planTrial } from '../trial/plan.js';
 import { runTrial } from '../trial/run-trial.js';
-import { isCutOff, isRetryable } from '../verdict/cell-verdict.js';
-import { controlOf, judgeInRun, survivorsWanted } from '../verdict/judge-run.js';
+import { judgeInRun, survivorsWanted } from '../verdict/judge-run.js';
+import { needsAnother } from '../verdict/stopping.js';
 import { afterCrash } from './after-crash.js';
-import { type CellSlot, checkNames, prepare, type RunRequest } from './prepare.js';
+import { checkNames, type PreparedCell, prepare, type RunRequest } from './prepare.js';
 import { adoptTrials } from './resume.js';
 
 export interface RunResult {
@@ -39,7 +39,7 @@ export async function executeRun(
       ? await RunFolder.create(request.results, dumpBytes(request, loaded))
       : await RunFolder.open(request.results, request.resume);
   await using _lock = await folder.lock();
-  const { slots, document } = await interruptible(
+  const { prepared, document } = await interruptible(
     prepare(request, folder.id, loaded, progress, signal),
     signal,
   ).catch(async (error: unknown) => {
@@ -47,7 +47,7 @@ export async function executeRun(
     throw error;
   });
   if (request.resume !== undefined) await adoptTrials(folder, document, progress);
-  const session = new Session(request, slots, document, folder, signal, progress);
+  const session = new Session(request, prepared, document, folder, signal, progress);
   await session.run();
   return { document, folder: folder.path };
 }
@@ -55,26 +55,26 @@ export async function executeRun(
 /** One run's way through its cells. */
 class Session {
   readonly #request: RunRequest;
-  readonly #slots: CellSlot[];
+  readonly #prepared: readonly PreparedCell[];
   readonly #document: RunDocument;
   readonly #folder: RunFolder;
   readonly #signal: AbortSignal;
   readonly #progress: Progress;
   readonly #started: number;
   #saving: Promise<void> = Promise.resolve();
-  /** Of any hand: then none begins another trial. */
+  /** Of any worker: then none begins another trial. */
   readonly #failures: unknown[] = [];
 
   constructor(
     request: RunRequest,
-    slots: CellSlot[],
+    prepared: readonly PreparedCell[],
     document: RunDocument,
     folder: RunFolder,
     signal: AbortSignal,
     progress: Progress,
   ) {
     this.#request = request;
-    this.#slots = slots;
+    this.#prepared = prepared;
     this.#document = document;
     this.#folder = folder;
     this.#signal = signal;
@@ -87,10 +87,7 @@ class Session {
     for (const cell of this.#document.cells)
       if (cell.unmade !== null || cell.trials.length > 0) this.#judge(cell);
     await this.#save();
-    const cells = this.#document.cells.flatMap((cell, index) => {
-      const parts = this.#slots[index]?.cell;
-      return parts ? [{ cell, parts }] : [];
-    });
+    const cells = this.#prepared.flatMap(({ cell, parts }) => (parts ? [{ cell, parts }] : []));
     const dependent = ({ cell }: { cell: RunCell }): boolean => cell.control !== null;
     for (const group of [cells.filter((entry) => !dependent(entry)), cells.filter(dependent)])
       await this.#inParallel(group, async ({ cell, parts }) => {
@@ -104,20 +101,17 @@ class Session {
     await this.#save();
   }
 
-  /**
-   * Works through a queue with as many hands as there are jobs. After a failure nothing new is begun, and it is thrown when all hands are
-   * still.
-   */
+  /** Works through a queue with as many workers as there are jobs. After a failure nothing new is begun, and it is thrown when all are done. */
   async #inParallel<T>(queue: T[], work: (item: T) => Promise<void>): Promise<void> {
     const failures = this.#failures;
-    const hand = async (): Promise<void> => {
+    const worker = async (): Promise<void> => {
       while (failures.length === 0) {
         const item = queue.shift();
         if (item === undefined) return;
         await work(item).catch((error: unknown) => failures.push(error));
       }
     };
-    await Promise.all(Array.from({ length: this.#request.jobs ?? 1 }, hand));
+    await Promise.all(Array.from({ length: this.#request.jobs ?? 1 }, worker));
     if (failures.length > 0) throw failures[0];
   }
 
@@ -157,25 +151,7 @@ class Session {
   }
 
   #needsAnother(cell: RunCell): boolean {
-    const control = controlOf(this.#document, cell);
-    if (control && control.verdict !== 'panics') return false;
-    // What is certain to come again is not tried again.
-    if (cell.trials.some((trial) => trial.certain)) return false;
-    const { retries, confidence } = this.#request;
-    // No number of survivors would do: not one boot is made.
-    if (
-      control &&
-      confidence !== undefined &&
-      survivorsWanted({ ...this.#document, confidence }, cell) === null
-    )
-      return false;
-    const cutOff = cell.trials.filter(isCutOff).length;
-    const retried = cell.trials.filter(isRetryable).length;
-    // It can no longer be clean; by number all boots are made, for what they show.
-    if (retried > retries && confidence !== undefined) return false;
-    // One panic says all, unless trials were asked for by number: then the rate is wanted.
-    const decided = confidence !== undefined && control !== undefined && cell.verdict === 'panics';
-    return !decided && cell.trials.length < cell.wantedTrials + Math.min(retried, retries) + cutOff;
+    return needsAnother(this.#document, cell);
   }
 
   #judge(cell: RunCell): void {

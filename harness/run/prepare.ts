@@ -75,7 +75,7 @@ export async function prepare(
   loaded: LoadedScenario[],
   progress: Progress,
   signal: AbortSignal,
-): Promise<{ slots: CellSlot[]; document: RunDocument }> {
+): Promise<{ prepared: PreparedCell[]; document: RunDocument }> {
   const slots: CellSlot[] = [];
   let accel: AccelChoice | undefined;
   for (const [index, cell] of request.cells.entries()) {
@@ -117,11 +117,19 @@ export async function prepare(
     names.add(name);
   }
   const choice = accel ?? { accel: 'tcg', reason: 'no cell' };
-  return { slots, document: await newDocument(request, id, choice, slots) };
+  const document = await newDocument(request, id, choice, slots);
+  const prepared = document.cells.map((cell, index) => ({ cell, parts: slots[index]?.cell ?? null }));
+  return { prepared, document };
+}
+
+/** A cell of a run, and what it is made of; null if that cannot be had. */
+export interface PreparedCell {
+  cell: RunCell;
+  parts: CellParts | null;
 }
 
 /** What a cell is made of, or why it cannot be. */
-export type CellSlot = {
+type CellSlot = {
   kernelId: string;
   moduleId: string;
   loaded: LoadedScenario;
