@@ -1,3 +1,4 @@
+import * as z from 'zod';
 import type { LogEvidence, LogVerdict } from './classify.js';
 import type { GuestFacts } from './guest-facts.js';
 import { GuestMarkers, type WorkDone } from './guest-markers.js';
@@ -32,31 +33,37 @@ export interface Decision {
 }
 
 /** What a trial asked the guest to be; the facts that come back must agree. */
-export interface Expected {
-  hardenedUsercopy: 'on' | 'off';
-  release: string;
-  module: { srcversion: string | null; buildId: string | null };
-  sectorSize: number;
-  blockSize: number;
-  nomerges: number;
-  /** Settings of the transport, and the address of its target, as the guest tells them. */
-  transport: Record<string, string>;
-  slubMinOrder: number | null;
-  /** Largest order that kmalloc-512 may have. */
-  slubMaxOrder: number | null;
-  /** kmalloc-512 has red zones. */
-  redZone: boolean;
-  onlineCpus: number;
-  /** The target is in the same guest. */
-  loopback: boolean;
-  allocationGroups: number;
-  /** fs.xfs.xfssyncd_centisecs; null: as the kernel has it. */
-  writebackCentiseconds: number | null;
-  /** Cycles after which the workload ends. */
-  cycles: number;
-  /** What each cycle must have done, or the workload did not try what it should. */
-  proof: { key: string; least: number; leastInAll: number; words: string; tooFew: string }[];
-}
+export const expectedSchema = z.object({
+  hardenedUsercopy: z.enum(['on', 'off']),
+  release: z.string(),
+  module: z.object({ srcversion: z.string().nullable(), buildId: z.string().nullable() }),
+  sectorSize: z.int(),
+  blockSize: z.int(),
+  nomerges: z.int(),
+  transport: z
+    .record(z.string(), z.string())
+    .describe('settings of the transport, and the address of its target, as the guest tells them'),
+  slubMinOrder: z.int().nullable(),
+  slubMaxOrder: z.int().nullable().describe('largest order that kmalloc-512 may have'),
+  redZone: z.boolean().describe('kmalloc-512 has red zones'),
+  onlineCpus: z.int(),
+  loopback: z.boolean().describe('the target is in the same guest'),
+  allocationGroups: z.int(),
+  writebackCentiseconds: z.int().nullable().describe('fs.xfs.xfssyncd_centisecs; null: as the kernel has it'),
+  cycles: z.int().describe('cycles after which the workload ends'),
+  proof: z
+    .array(
+      z.object({
+        key: z.string(),
+        least: z.int(),
+        leastInAll: z.int(),
+        words: z.string(),
+        tooFew: z.string(),
+      }),
+    )
+    .describe('what each cycle must have done, or the workload did not try what it should'),
+});
+export type Expected = z.infer<typeof expectedSchema>;
 
 /** What a trial left, read from its files. */
 export interface Seen {

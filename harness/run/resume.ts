@@ -9,7 +9,7 @@ import type { TrialEnd } from '../outcome/decide.js';
 import { outcomeSchema, type TrialOutcome } from '../outcome/outcome-schema.js';
 import type { RunFolder } from '../results/run-folder.js';
 import type { RunCell, RunDocument, RunTrial } from '../results/run-schema.js';
-import { concludeTrial, type ReadingPlan, TRIAL_FILES } from '../trial/conclude.js';
+import { concludeTrial, type ReadingPlan, readingPlanSchema, TRIAL_FILES } from '../trial/conclude.js';
 
 /**
  * Takes what an earlier, unfinished run has: its trials go into `document`, which was prepared anew for the same cells. A trial whose
@@ -122,9 +122,11 @@ async function savedPlan(dir: string, damaged: (what: string) => UsageError): Pr
   const text = await readFile(file, 'utf8').catch(() => null);
   if (text === null) return null;
   try {
-    return JSON.parse(text) as ReadingPlan;
+    return readingPlanSchema.parse(JSON.parse(text));
   } catch (error) {
-    throw damaged(`${file} cannot be read (${firstLine(error)})`);
+    throw damaged(
+      `${file} cannot be read (${error instanceof z.ZodError ? 'not a plan' : firstLine(error)})`,
+    );
   }
 }
 

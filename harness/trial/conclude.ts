@@ -1,14 +1,15 @@
 import { createReadStream } from 'node:fs';
 import { join } from 'node:path';
+import * as z from 'zod';
 import { firstLine, hasErrno, InfraError } from '../base/errors.js';
 import { soughtBy } from '../bug/sought.js';
+import { moduleInfoSchema } from '../module/identity.js';
 import { classifyLines, type LogEvidence, type LogVerdict } from '../outcome/classify.js';
-import { decideOutcome, type TrialEnd } from '../outcome/decide.js';
+import { decideOutcome, expectedSchema, type TrialEnd } from '../outcome/decide.js';
 import { FactReader } from '../outcome/guest-facts.js';
 import { GuestMarkers, LineSplitter } from '../outcome/guest-markers.js';
 import type { LogLine } from '../outcome/log-line.js';
 import type { TrialOutcome } from '../outcome/outcome-schema.js';
-import type { TrialPlan } from './plan.js';
 
 /** Files of a trial. The peer is the guest that the target is in, where that is another one. */
 export const TRIAL_FILES = {
@@ -25,18 +26,27 @@ export const TRIAL_FILES = {
 /** More than this, in bytes, no trial prints to a port; what comes behind is not read. */
 export const MOST_BYTES = 64 * 2 ** 20;
 
-/** What of a plan its trial's logs are read by. */
-export type ReadingPlan = Pick<
-  TrialPlan,
-  'kernel' | 'module' | 'trial' | 'cellKey' | 'seed' | 'token' | 'accel' | 'expected'
-> & {
-  profile: Pick<TrialPlan['profile'], 'hardenedUsercopyBuilt'>;
-  scenario: Pick<TrialPlan['scenario'], 'name' | 'bug' | 'target' | 'where'> & {
-    receiver?: string | undefined;
-  };
-  /** The first plans do not have it. */
-  moduleInfo?: TrialPlan['moduleInfo'];
-};
+/** What of a trial's plan.json its logs are read by. */
+export const readingPlanSchema = z.object({
+  kernel: z.string(),
+  module: z.string(),
+  moduleInfo: moduleInfoSchema.optional().describe('the first plans do not have it'),
+  trial: z.int(),
+  cellKey: z.string(),
+  seed: z.int(),
+  token: z.string().regex(/^[0-9a-f]{8}$/),
+  accel: z.enum(['kvm', 'tcg']),
+  profile: z.object({ hardenedUsercopyBuilt: z.boolean() }),
+  scenario: z.object({
+    name: z.string(),
+    bug: z.string(),
+    target: z.string(),
+    where: z.enum(['loopback', 'peer']),
+    receiver: z.string().optional(),
+  }),
+  expected: expectedSchema,
+});
+export type ReadingPlan = z.infer<typeof readingPlanSchema>;
 
 /**
  * The outcome of a trial from the logs in `dir` alone, so that it is the same whether its own process reads them or one that comes to a

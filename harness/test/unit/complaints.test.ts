@@ -210,10 +210,14 @@ test("the workload's own shutdown is no complaint; any other is", (t) => {
 });
 
 test('the time that a line takes grows no faster than its length', (t) => {
+  // This process's own time, and the best of three: the host may be busy.
   const time = (text: string): number => {
-    const started = performance.now();
-    for (let round = 0; round < 20; round++) classifyLog(text);
-    return performance.now() - started;
+    const rounds = [0, 1, 2].map(() => {
+      const before = process.cpuUsage();
+      for (let round = 0; round < 10; round++) classifyLog(text);
+      return process.cpuUsage(before).user / 1000;
+    });
+    return Math.min(...rounds);
   };
   for (const piece of [
     'rcu ',

@@ -96,7 +96,12 @@ const plan = {
     seed: 5,
   },
   ...{ token: TOKEN, accel: 'tcg', profile: { hardenedUsercopyBuilt: true } },
-  expected: { module: { srcversion: 'ABC', buildId: 'f00d' } },
+  expected: {
+    ...{ hardenedUsercopy: 'on', release: '6.1.0', module: { srcversion: 'ABC', buildId: 'f00d' } },
+    ...{ sectorSize: 512, blockSize: 4096, nomerges: 0, transport: {}, slubMinOrder: 3, slubMaxOrder: null },
+    ...{ redZone: false, onlineCpus: 1, loopback: true, allocationGroups: 128, writebackCentiseconds: null },
+    ...{ cycles: 6, proof: [] },
+  },
   scenario: { name: 'xfs-loopback', bug: 'iscsi-slab', target: 'tgtd', where: 'loopback' },
 };
 const console = (...lines: string[]): string =>
