@@ -94,6 +94,7 @@ export type ErrorCode =
   | 'unknown-bug'
   | 'unknown-image'
   | 'unknown-kernel'
+  | 'unknown-matrix'
   | 'unknown-mirror'
   | 'unknown-module'
   | 'unknown-scenario'

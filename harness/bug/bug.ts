@@ -104,6 +104,14 @@ export interface Bug {
   counters: readonly WorkCounter[];
   /** Largest request, in sectors of 512 bytes, that the counters are about. */
   requestSectors: number;
+  /** Others that were reported to read, whom logs from anywhere may name. */
+  readers?: readonly Receiver[];
+  /** What is known of a kernel by its release (`uname -r`), in a sentence; null if nothing is. */
+  known: (release: string) => string | null;
+  /** What somebody whose host has it can do, and what that costs. */
+  remedies: readonly string[];
+  /** The scenario that shows it soonest, with `control`. */
+  shownBy: string;
   /** What lies in the objects that were read, which an analysis looks for. */
   payload: 'xfs-headers' | 'any';
 }

@@ -18,17 +18,20 @@ export function soughtBy(scenario: { bug: string; target: string; receiver?: str
 
 /** A reader by its Comm alone; one of loopanic's own where a target has it so, with all that belongs to it. */
 export function receiverNamed(comm: string): Receiver {
-  const known = allSought().find(({ receiver }) => receiver.comm.test(comm))?.receiver;
+  const targets = allBugs().flatMap((bug) => bug.targets.map((id) => targetOf(id).receiver));
+  const known = targets.find((receiver) => receiver.comm.test(comm));
   return known ?? { comm: new RegExp(`^${comm.replace(/[^\w]/g, '\\$&')}$`), words: comm };
 }
 
 /** Every bug with every target that can show it: what a log from anywhere is compared with. */
 export function allSought(): Sought[] {
-  return allBugs().flatMap((bug) =>
-    [...new Map(bug.targets.map((id) => [targetOf(id).receiver.words, targetOf(id).receiver])).values()].map(
-      (receiver) => ({ bug, receiver }),
-    ),
-  );
+  return allBugs().flatMap((bug) => {
+    const receivers = [...bug.targets.map((id) => targetOf(id).receiver), ...(bug.readers ?? [])];
+    return [...new Map(receivers.map((receiver) => [receiver.words, receiver])).values()].map((receiver) => ({
+      bug,
+      receiver,
+    }));
+  });
 }
 
 /** Of one bug, if it is named, and with another reader than its targets' own, if that is. Throws UsageError. */

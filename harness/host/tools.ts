@@ -18,6 +18,7 @@ export const tools = [
   tool('qemu-system-x86_64', 'qemu-system-x86', 'qemu-system-x86-core', 'runs the guests'),
   tool('setpriv', 'util-linux', 'util-linux', 'makes QEMU die with loopanic'),
   tool('timeout', 'coreutils', 'coreutils', 'stops builds that loop'),
+  tool('mkfs.ext4', 'e2fsprogs', 'e2fsprogs', "formats the LUN's backing file", 'optional'),
   tool('mkfs.xfs', 'xfsprogs', 'xfsprogs', "formats the LUN's backing file"),
   tool('cpio', 'cpio', 'cpio', 'packs guest archives'),
   tool('depmod', 'kmod', 'kmod', 'indexes guest modules'),

@@ -17,17 +17,28 @@ export async function ensureLun(scenario: Scenario, kernel: Kernel): Promise<str
   const { stdout } = await host(mkfs, ['-V']);
   const [, major = '0', minor = '0'] = /version (\d+)\.(\d+)/.exec(stdout) ?? [];
   const options = mkfsOptions(scenario, kernel, [Number(major), Number(minor)]);
+  if (scenario.filesystem.type === 'ext4') return ext4Lun(scenario);
   const target = cacheDir('luns', `${contentKey(stdout, String(scenario.lun.sizeGiB), ...options)}.img`);
-  await buildOnce(target, async (out) => {
-    const file = await open(out, 'wx', 0o600);
-    await file.truncate(scenario.lun.sizeGiB * 2 ** 30).finally(() => file.close());
-    const made = await host(mkfs, ['-q', '-f', ...options, out], { reject: false, all: true });
-    if (made.failed) {
-      await rm(out, { force: true });
-      throw new InfraError('mkfs-failed', `mkfs.xfs ${options.join(' ')} failed: ${made.all.split('\n')[0]}`);
-    }
-  });
+  await buildOnce(target, (out) => format(out, scenario.lun.sizeGiB, mkfs, ['-q', '-f', ...options]));
   return target;
+}
+
+async function ext4Lun({ lun }: Scenario): Promise<string> {
+  const mkfs = await needProgram('mkfs.ext4');
+  const { stderr } = await host(mkfs, ['-V']);
+  const target = cacheDir('luns', `${contentKey('ext4', stderr, String(lun.sizeGiB))}.img`);
+  await buildOnce(target, (out) => format(out, lun.sizeGiB, mkfs, ['-q', '-F']));
+  return target;
+}
+
+async function format(out: string, sizeGiB: number, mkfs: string, options: string[]): Promise<void> {
+  const file = await open(out, 'wx', 0o600);
+  await file.truncate(sizeGiB * 2 ** 30).finally(() => file.close());
+  const made = await host(mkfs, [...options, out], { reject: false, all: true });
+  if (!made.failed) return;
+  await rm(out, { force: true });
+  const words = `${mkfs.replace(/.*\//, '')} ${options.join(' ')}`;
+  throw new InfraError('mkfs-failed', `${words} failed: ${made.all.split('\n')[0]}`);
 }
 
 /** Options of mkfs.xfs for a scenario's file system. `version` is that of the mkfs.xfs which is to take them, as [major, minor]. */

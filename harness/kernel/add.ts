@@ -132,7 +132,7 @@ async function fitness(out: string, release: string): Promise<{ unfit: string[];
   const shown = allBugs().filter(({ id }) => unfitFor[id] === undefined);
   const lacks = await Promise.all(
     shown.map(({ transport }) =>
-      missingModules(out, release, [...modules, ...transportOf(transport).modules]),
+      missingModules(out, release, [...modules, ...transportOf(transport).modules, 'xfs']),
     ),
   );
   const missing = lacks.every((list) => list.length > 0) ? (lacks[0] ?? []) : [];

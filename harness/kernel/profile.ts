@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import type { Bug, KernelOption } from '../bug/bug.js';
 import { allBugs, transportOf } from '../bug/family.js';
+import { versionAtLeast } from '../bug/release.js';
 
 /** What a kernel can do and how it wants to be treated, from its own release and configuration. The one place that knows kernels apart. */
 export interface KernelProfile {
@@ -29,7 +30,7 @@ export interface KernelProfile {
 const optionalModules = [
   ...['crc32c_generic', 'crc32c', 'crct10dif_generic', 'crct10dif_common', 'qemu_fw_cfg'],
 ];
-const guestModules = ['virtio_pci', 'virtio_blk', 'virtio_net', 'xfs'];
+const guestModules = ['virtio_pci', 'virtio_blk', 'virtio_net'];
 const captureModules = ['virtio_pci', 'virtio_console'];
 
 /** Options without which a guest cannot boot, be watched, or try any bug. */
@@ -84,7 +85,7 @@ export async function kernelProfile(release: string, configFile: string): Promis
     hardenedUsercopyBuilt: has('HARDENED_USERCOPY'),
     freelistRandom: has('SLAB_FREELIST_RANDOM'),
     kdump,
-    crashkernelMiB: releaseAtLeast(release, 4, 0) ? 192 : 160,
+    crashkernelMiB: versionAtLeast(release, 4, 0) ? 192 : 160,
     modules: guestModules,
     optionalModules,
     captureModules,
@@ -94,15 +95,9 @@ export async function kernelProfile(release: string, configFile: string): Promis
   };
 }
 
-/** True if a kernel release (`uname -r`) is version `major.minor` or later. */
-export function releaseAtLeast(release: string, major: number, minor: number): boolean {
-  const [a = 0, b = 0] = release.split('.').map((part) => Number.parseInt(part, 10));
-  return a > major || (a === major && b >= minor);
-}
-
 /** Options for mkfs.xfs that a kernel release can mount, beside geometry. `mkfsVersion` is the host's, as [major, minor]. */
 export function xfsFeatures(release: string, mkfsVersion: readonly [number, number]): string[] {
-  const kernelHas = (a: number, b: number): string => (releaseAtLeast(release, a, b) ? '1' : '0');
+  const kernelHas = (a: number, b: number): string => (versionAtLeast(release, a, b) ? '1' : '0');
   const mkfsHas = (a: number, b: number): boolean =>
     mkfsVersion[0] > a || (mkfsVersion[0] === a && mkfsVersion[1] >= b);
   const meta = [

@@ -32,6 +32,7 @@ export const guestSchema = z.object({
     nomerges: z.int().nullable(),
   }),
   filesystem: z.object({
+    name: z.string().nullable().default(null),
     sectorSize: z.int().nullable(),
     blockSize: z.int().nullable(),
     allocationGroups: z.int().nullable(),
@@ -124,6 +125,7 @@ export class FactReader {
         nomerges: number('block.nomerges'),
       },
       filesystem: {
+        name: text('filesystem.name'),
         sectorSize: number('filesystem.sectorSize'),
         blockSize: number('filesystem.blockSize'),
         allocationGroups: number('filesystem.allocationGroups'),

@@ -1,7 +1,10 @@
-import { basename, dirname, resolve } from 'node:path';
+import { readdir } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
 import picomatch from 'picomatch';
 import { UsageError } from '../base/errors.js';
-import { isFile } from '../base/paths.js';
+import { exists } from '../base/files.js';
+import { suggestion } from '../base/nearest.js';
+import { isFile, scenariosDir } from '../base/paths.js';
 import { readYaml } from '../base/yaml-file.js';
 import { type Expectation, type KnownNames, type MatrixFile, matrixSchemaFor } from './matrix-schema.js';
 
@@ -41,6 +44,26 @@ export interface MatrixChoice {
 
 /** The scenario that `stock` expectations of the catalogue are about. */
 const STOCK_SCENARIO = 'xfs-loopback';
+
+const SUFFIX = '.matrix.yaml';
+
+/** Names of the matrices that come with loopanic. */
+export async function matrixNames(): Promise<string[]> {
+  const files = await readdir(scenariosDir);
+  return files
+    .filter((file) => file.endsWith(SUFFIX))
+    .map((file) => file.slice(0, -SUFFIX.length))
+    .sort();
+}
+
+/** Path of a matrix file: of one of loopanic's own by its name, of any other as it is given. Throws UsageError with the nearest names. */
+export async function matrixFile(nameOrPath: string): Promise<string> {
+  if (isFile(nameOrPath) || (await exists(nameOrPath))) return nameOrPath;
+  const names = await matrixNames();
+  if (!names.includes(nameOrPath))
+    throw new UsageError('unknown-matrix', `unknown matrix ${nameOrPath}${suggestion(nameOrPath, names)}`);
+  return join(scenariosDir, `${nameOrPath}${SUFFIX}`);
+}
 
 /**
  * Loads a matrix file and multiplies it out: kernels × modules × scenarios and what is included, in the file's order, each with its

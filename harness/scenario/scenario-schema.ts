@@ -72,6 +72,7 @@ export const scenarioSchema = z
     lun: z.strictObject({ sizeGiB: z.int().min(1).max(1024).default(16) }).prefault({}),
     filesystem: z
       .strictObject({
+        type: z.enum(['xfs', 'ext4']).default('xfs').describe('of ext4 the geometry below says nothing'),
         sectorSize: z
           .union([z.literal(512), z.literal(4096)])
           .default(512)

@@ -59,7 +59,9 @@ export interface GuestModules {
 export function guestModules({ profile }: Kernel, scenario: Scenario): GuestModules {
   const [transport, target] = [transportOf(bugOf(scenario.bug).transport), targetOf(scenario.target)];
   return {
-    modules: [...new Set([...profile.modules, ...target.modules, ...transport.modules])],
+    modules: [
+      ...new Set([...profile.modules, scenario.filesystem.type, ...target.modules, ...transport.modules]),
+    ],
     optionalModules: [...profile.optionalModules, ...(target.optionalModules ?? [])],
   };
 }
@@ -138,6 +140,7 @@ export function planTrial(parts: CellParts, trial: number, seed: number, dump: D
       hardenedUsercopy: scenario.kernel.hardenedUsercopy,
       release: kernel.release,
       module: { srcversion: module.info.srcversion, buildId: module.info.buildId },
+      filesystem: scenario.filesystem.type,
       sectorSize: scenario.filesystem.sectorSize,
       blockSize: scenario.filesystem.blockSize,
       nomerges: scenario.block.nomerges,
@@ -207,6 +210,7 @@ export function guestPlan(plan: TrialPlan, hold: boolean, role: GuestRole): stri
     TRACE_SECTORS: bug.requestSectors,
     MKFS: plan.mkfs.join(' '),
     LUN_GIB: scenario.lun.sizeGiB,
+    FILESYSTEM: scenario.filesystem.type,
     ADDRESS: role === 'target' ? TARGET_ADDRESS.peer : INITIATOR_ADDRESS,
     SEED: plan.seed,
     HOLD: hold ? 1 : 0,

@@ -1,5 +1,6 @@
 import type { Bug } from '../bug.js';
 import { agHeaderCounters } from '../counters.js';
+import { versionAtLeast } from '../release.js';
 
 export const bug: Bug = {
   id: 'iscsi-slab',
@@ -25,5 +26,25 @@ export const bug: Bug = {
   copy: 'whole-objects',
   counters: agHeaderCounters,
   requestSectors: 2,
+  known: (release) => {
+    const [, build] = /^3\.10\.0-(\d+)\S*\.el7/.exec(release) ?? [];
+    if (build !== undefined)
+      return Number(build) < 1062
+        ? 'CentOS and RHEL 7 before 7.7: nothing keeps slab pages from tcp_sendpage'
+        : Number(build) > 1062
+          ? 'CentOS and RHEL 7.8 and later have !PageSlab(compound_head(…)), by their public sources'
+          : 'CentOS and RHEL 7.7: unfixed as released; RHSA-2020:0834 names 3.10.0-1062.18.1';
+    return versionAtLeast(release, 5, 10) && !release.includes('.el')
+      ? 'as shipped it has sendpage_ok(): another module was loaded'
+      : null;
+  },
+  remedies: [
+    'a kernel with the fix: 5.10 and later, RHEL 7.8 and later',
+    'data digests on both ends (DataDigest CRC32C): the initiator then copies what it sends; costs CPU',
+    'XFS with 4 KiB sectors (mkfs.xfs -s size=4096): AG headers are whole pages then; for new file systems',
+    'hardened_usercopy=off on the kernel command line: the check is off for everything else, too',
+    'the target on another host',
+  ],
+  shownBy: 'xfs-loopback',
   payload: 'xfs-headers',
 };

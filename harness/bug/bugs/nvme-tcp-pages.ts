@@ -1,5 +1,14 @@
-import type { Bug } from '../bug.js';
+import type { Bug, WorkCounter } from '../bug.js';
 import { nvmeTcp } from '../nvme-tcp.js';
+import { versionAtLeast } from '../release.js';
+
+const counter = (key: string, words: string): WorkCounter => ({
+  key,
+  words,
+  tooFew: 'it did not try the trigger',
+  // Each scenario says what its own workload counts.
+  least: () => 0,
+});
 
 export const bug: Bug = {
   id: 'nvme-tcp-pages',
@@ -15,20 +24,39 @@ export const bug: Bug = {
   targets: ['nvmet'],
   control: 'stock',
   copy: 'across-pages',
+  // Of the two kinds of workloads: direct writes across huge pages, and buffered ones of what was read before.
   counters: [
-    {
-      key: 'spans',
-      words: 'writes across two huge pages',
-      tooFew: 'it did not try the trigger',
-      least: () => 1,
-    },
-    {
-      key: 'writes',
-      words: 'direct writes',
-      tooFew: 'the workload did not do its work',
-      least: () => 1,
-    },
+    counter('spans', 'writes across two huge pages'),
+    counter('writes', 'direct writes'),
+    counter('rewritten', 'KiB written back'),
+    counter('folios', 'pages of the file that lay in large folios'),
   ],
   requestSectors: 16,
+  // In the kernel nvmet reads; SPDK does with readv (mayastor: io-engine), and so may any program with a socket.
+  readers: [
+    { comm: /^reactor_\d+$/, words: 'an SPDK reactor' },
+    { comm: /^lcore-worker-\d+$/, words: 'a DPDK worker of SPDK' },
+    { comm: /^io-engine$/, words: "mayastor's io-engine" },
+    { comm: /^/, words: 'the reader of a socket' },
+  ],
+  known: (release) => {
+    if (/^5\.14\.0-\d+\S*\.el9/.test(release))
+      return "RHEL 9's 5.14 has the check of compound pages from later kernels; longhorn/longhorn#8121 reports 5.14.0-362 (Rocky 9.3)";
+    if (release.includes('.el')) return null;
+    if (!versionAtLeast(release, 5, 18))
+      return 'its usercopy check does not look at the ends of compound pages, as shipped';
+    return versionAtLeast(release, 6, 5)
+      ? 'it has 7769887817c3, as shipped: another module was loaded, or another sender is at work'
+      : 'it is affected as shipped: 5.18 to 6.4 check copies against compound pages, and their nvme-tcp sends across two';
+  },
+  remedies: [
+    'a kernel from 6.5 on (Debian 12: bookworm-backports)',
+    "nvme-tcp with three lines changed: 'loopanic module build page-by-page --bug nvme-tcp-pages', or the DKMS folder vm-images/modules/nvme_tcp/dkms",
+    'ext4 instead of XFS: it has no large folios before 6.16, so buffered writes do not trigger it; direct writes across huge pages do',
+    'the target on another host',
+    'hardened_usercopy=off on the kernel command line: the check is off for everything else, too',
+    'digests do not help',
+  ],
+  shownBy: 'nvme-tcp-buffered',
   payload: 'any',
 };

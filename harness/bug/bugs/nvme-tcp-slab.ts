@@ -1,6 +1,7 @@
 import type { Bug } from '../bug.js';
 import { headerReads } from '../counters.js';
 import { nvmeTcp } from '../nvme-tcp.js';
+import { versionAtLeast } from '../release.js';
 
 export const bug: Bug = {
   id: 'nvme-tcp-slab',
@@ -35,5 +36,11 @@ export const bug: Bug = {
     headerReads,
   ],
   requestSectors: 2,
+  known: (release) =>
+    versionAtLeast(release, 5, 9) && !release.includes('.el')
+      ? 'as shipped it checks for slab pages: another module was loaded'
+      : null,
+  remedies: ['a kernel with sendpage_ok() in nvme-tcp (5.9 and later)', 'the target on another host'],
+  shownBy: 'nvme-tcp-loopback',
   payload: 'xfs-headers',
 };

@@ -1,5 +1,6 @@
 import type { Bug } from '../bug.js';
 import { agHeaderCounters } from '../counters.js';
+import { versionAtLeast } from '../release.js';
 
 export const bug: Bug = {
   id: 'rbd-slab',
@@ -24,5 +25,11 @@ export const bug: Bug = {
   copy: 'whole-objects',
   counters: agHeaderCounters,
   requestSectors: 2,
+  known: (release) =>
+    versionAtLeast(release, 5, 10) && !release.includes('.el')
+      ? 'as shipped it checks for slab pages: another module was loaded'
+      : null,
+  remedies: ['a kernel with sendpage_ok() in libceph (5.10 and later)', 'the OSDs on other hosts'],
+  shownBy: 'rbd-loopback',
   payload: 'xfs-headers',
 };

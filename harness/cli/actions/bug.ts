@@ -12,6 +12,9 @@ async function describe(bug: Bug) {
     id: bug.id,
     summary: bug.summary,
     sources: bug.sources,
+    remedies: bug.remedies,
+    shownBy: bug.shownBy,
+    readers: bug.readers?.map(({ words }) => words) ?? [],
     leak: bug.leak,
     sought:
       bug.copy === 'whole-objects'
@@ -75,6 +78,8 @@ export async function bugShow(args: { id: string; json: boolean }): Promise<numb
       ...bug.variants.map(({ id, summary }) => ['variant', `${id}: ${summary}`]),
       ...bug.counters.map(({ key, words }) => ['counted', `${key}: ${words}`]),
       ...bug.scenarios.map(({ name, summary }) => ['scenario', `${name}: ${summary}`]),
+      ...bug.readers.map((words) => ['also read by', words]),
+      ...bug.remedies.map((remedy) => ['remedy', remedy]),
       ...bug.sources.map((source) => ['source', source]),
     ]),
     ...(settings.length > 0 ? ['settings of the transport, the usual one first:', ...table(settings)] : []),

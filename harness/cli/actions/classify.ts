@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { text } from 'node:stream/consumers';
 import { UsageError } from '../../base/errors.js';
+import { allBugs } from '../../bug/family.js';
 import { soughtAmong } from '../../bug/sought.js';
 import { classifyLog, type LogVerdict } from '../../outcome/classify.js';
 import { printResult, STDIN } from '../context.js';
@@ -14,8 +15,25 @@ export async function classify(args: {
 }): Promise<number> {
   const log = await readLog(args.log);
   const verdict = classifyLog(log, soughtAmong(args));
-  printResult(args.json, verdict, () => describe(verdict));
+  const advice = adviceOn(verdict);
+  printResult(args.json, { ...verdict, advice }, () => [
+    ...describe(verdict),
+    ...advice.map((line) => `  ${line}`),
+  ]);
   return 0;
+}
+
+/** What is known of a bug that was found and of the kernel that had it, what to do, and how to see it here. */
+function adviceOn({ bug: id, kernel }: LogVerdict): string[] {
+  const bug = allBugs().find((entry) => entry.id === id);
+  if (!bug) return [];
+  const known = kernel === null ? null : bug.known(kernel);
+  return [
+    `bug ${bug.id}: ${bug.summary}`,
+    ...(known === null ? [] : [`kernel ${kernel}: ${known}`]),
+    ...bug.remedies.map((remedy, index) => `${index === 0 ? 'what helps' : 'or'}: ${remedy}`),
+    `see it here: npx loopanic run ${bug.shownBy}${bug.control === 'stock' ? '' : ` --module ${bug.control}`}; more: npx loopanic bug show ${bug.id}`,
+  ];
 }
 
 async function readLog(path: string): Promise<string> {

@@ -1,6 +1,7 @@
 import { join, resolve } from 'node:path';
 import { EXIT, firstLine } from '../../base/errors.js';
 import { writeFileAtomic } from '../../base/files.js';
+import { readYaml } from '../../base/yaml-file.js';
 import { catalogue } from '../../kernel/catalogue.js';
 import { presentIds } from '../../kernel/store.js';
 import type { BuildOptions } from '../../module/build-options.js';
@@ -10,8 +11,9 @@ import { pruneRuns } from '../../results/retention.js';
 import type { KeepDumps } from '../../run/after-crash.js';
 import { executeRun } from '../../run/execute.js';
 import { planRun } from '../../run/plan-run.js';
-import { loadMatrix, type MatrixCell } from '../../scenario/load-matrix.js';
+import { loadMatrix, type MatrixCell, matrixFile, matrixNames } from '../../scenario/load-matrix.js';
 import { scenarioNames } from '../../scenario/load-scenario.js';
+import { matrixSchema } from '../../scenario/matrix-schema.js';
 import type { DumpMethod } from '../../trial/plan.js';
 import { CONTROL_BOOTS, DEFAULT_CONFIDENCE } from '../../verdict/cell-verdict.js';
 import type { Accel } from '../../vm/qemu-args.js';
@@ -58,11 +60,28 @@ function bootsOf(
   };
 }
 
-/** `loopanic matrix FILE`: every cell of a matrix file, against its expectations. */
+/** `loopanic matrix ls`: the matrices that come with loopanic. */
+async function matrixList(json: boolean): Promise<number> {
+  const rows = await Promise.all(
+    (await matrixNames()).map(async (name) => {
+      const file = await matrixFile(name);
+      const { summary = '' } = await readYaml(file, matrixSchema);
+      return { name, summary, file };
+    }),
+  );
+  printResult(json, rows, () =>
+    table([['MATRIX', 'SUMMARY'], ...rows.map((row) => [row.name, row.summary])]),
+  );
+  return EXIT.ok;
+}
+
+/** `loopanic matrix NAME|FILE`: every cell of a matrix file, against its expectations. */
 export async function matrix(args: MatrixArgs, { signal }: Context): Promise<number> {
+  if (args.file === 'ls') return matrixList(args.json);
+  const file = await matrixFile(args.file);
   const listed = await catalogue();
   const present = await presentIds();
-  const { name, cells, skipped } = await loadMatrix(args.file, {
+  const { name, cells, skipped } = await loadMatrix(file, {
     known: {
       kernels: [...new Set([...Object.keys(listed), ...present])],
       modules: await moduleNames(),
@@ -97,7 +116,7 @@ export async function matrix(args: MatrixArgs, { signal }: Context): Promise<num
       build: args,
       tolerant: true,
       skipped,
-      matrix: { name, file: resolve(args.file) },
+      matrix: { name, file: resolve(file) },
     },
     ...(confidence === undefined ? {} : { confidence }),
     ...(args.seed === undefined ? {} : { seed: args.seed }),

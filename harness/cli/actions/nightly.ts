@@ -3,6 +3,7 @@ import { relative, resolve } from 'node:path';
 import { EXIT } from '../../base/errors.js';
 import { packageRoot } from '../../base/paths.js';
 import { readYaml } from '../../base/yaml-file.js';
+import { matrixFile } from '../../scenario/load-matrix.js';
 import { matrixSchema } from '../../scenario/matrix-schema.js';
 import { printResult } from '../context.js';
 
@@ -22,8 +23,10 @@ export interface NightlyArgs {
  * `loopanic nightly-unit`: what runs a matrix every night: a systemd service and timer and a cron line, or a job of a CI service. Nothing
  * is installed.
  */
-export async function nightlyUnit(args: NightlyArgs): Promise<number> {
-  await readYaml(args.file, matrixSchema);
+export async function nightlyUnit(given: NightlyArgs): Promise<number> {
+  const file = await matrixFile(given.file);
+  const args = { ...given, file };
+  await readYaml(file, matrixSchema);
   const [hour = '2', minute = '30'] = args.at.split(':');
   if (args.for !== 'systemd') {
     const text = args.for === 'github' ? githubJob(args, Number(hour), Number(minute)) : gitlabJob(args);
@@ -31,7 +34,7 @@ export async function nightlyUnit(args: NightlyArgs): Promise<number> {
     return EXIT.ok;
   }
   const command = [
-    ...[process.execPath, `${packageRoot}/dist/cli/main.js`, 'matrix', resolve(args.file)],
+    ...[process.execPath, `${packageRoot}/dist/cli/main.js`, 'matrix', resolve(file)],
     ...['--confidence', args.confidence, '--trials', args.trials, '--keep-runs', args.keepRuns],
     ...['--results', resolve(args.results)],
     ...(args.accel === 'auto' ? [] : ['--accel', args.accel]),

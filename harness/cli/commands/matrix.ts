@@ -10,7 +10,11 @@ export function matrixCommand(y: Cli): Cli {
     'every cell of a matrix file, against its expectations',
     (y) =>
       buildOptions(y)
-        .positional('file', { type: 'string', demandOption: true, describe: 'matrix file (YAML)' })
+        .positional('file', {
+          type: 'string',
+          demandOption: true,
+          describe: 'its name, or a YAML file; ls: those that come with loopanic',
+        })
         .option('kernel', { ...oneEach, default: [] as string[], describe: 'only this kernel (repeat)' })
         .option('only', {
           ...oneEach,

@@ -107,6 +107,7 @@ function facts(changed: Record<string, string> = {}): void {
     slab: `kmalloc-512 ${order} ${8 << Number(order)}`,
     'slab.redZone': expected.redZone ? '1' : '0',
     'block.nomerges': String(expected.nomerges),
+    'filesystem.name': String(expected.filesystem),
     'filesystem.sectorSize': String(expected.sectorSize),
     'filesystem.blockSize': String(expected.blockSize),
     'filesystem.allocationGroups': String(groups),

@@ -241,3 +241,16 @@ controls:
   const one = await loadMatrix(file, { ...choice, kernels: ['k1'], only: ['k1+a+s'] });
   t.like(one.cells[1], { kernel: 'k2', module: 'u', expected: { verdict: 'panics' }, isControl: true });
 });
+
+test('matrices have names; an unknown one is told with the nearest', async (t) => {
+  const { code, stdout } = await loopanic(['matrix', 'ls', '--json']);
+  t.is(code, 0);
+  const names = (JSON.parse(stdout) as { name: string }[]).map(({ name }) => name);
+  t.deepEqual(names, ['article', 'family', 'live', 'nightly', 'repro']);
+  const listed = await loopanic(['matrix', 'live', '--list', '--kernel', 'debian-6.1']);
+  t.is(listed.code, 0, listed.stderr);
+  t.regex(listed.stdout, /stock +nvme-tcp-buffered +5 \(control\)/);
+  const wrong = await loopanic(['matrix', 'articel', '--list']);
+  t.is(wrong.code, 2);
+  t.regex(wrong.stderr, /unknown matrix articel; did you mean article/);
+});

@@ -20,7 +20,7 @@ import { sampleRun } from '../support/sample-run.js';
 const TOKEN = 'c0ffee00';
 const expected = {
   ...{ hardenedUsercopy: 'on', release: '6.1.0', module: { srcversion: 'ABC', buildId: 'f00d' } },
-  ...{ sectorSize: 512, blockSize: 4096, nomerges: 0 },
+  ...{ filesystem: 'xfs', sectorSize: 512, blockSize: 4096, nomerges: 0 },
   transport: { headerDigest: 'None', dataDigest: 'None', immediateData: 'Yes', targetAddress: '127.0.0.1' },
   ...{ slubMinOrder: 3, slubMaxOrder: null, redZone: false, loopback: true, onlineCpus: 1 },
   ...{ allocationGroups: 8, writebackCentiseconds: null, cycles: 2 },
@@ -52,7 +52,7 @@ function survivor(): { console: string; guest: string } {
   const facts = [
     ...['release 6.1.0', 'module.srcversion ABC', 'module.buildId f00d', 'usercopy.checks 9'],
     ...['session.localPorts A1B2', 'cmdline x', 'cpus.online 0', 'slab kmalloc-512 3 64', 'slab.redZone 0'],
-    ...['block.nomerges 0', 'filesystem.sectorSize 512', 'filesystem.blockSize 4096'],
+    ...['block.nomerges 0', 'filesystem.name xfs', 'filesystem.sectorSize 512', 'filesystem.blockSize 4096'],
     ...['filesystem.allocationGroups 8', 'filesystem.writebackCentiseconds 3000'],
     ...['transport.headerDigest None', 'transport.dataDigest None', 'transport.immediateData Yes'],
     'transport.targetAddress 127.0.0.1',

@@ -98,7 +98,15 @@ const plan = {
   ...{ token: TOKEN, accel: 'tcg', profile: { hardenedUsercopyBuilt: true } },
   expected: {
     ...{ hardenedUsercopy: 'on', release: '6.1.0', module: { srcversion: 'ABC', buildId: 'f00d' } },
-    ...{ sectorSize: 512, blockSize: 4096, nomerges: 0, transport: {}, slubMinOrder: 3, slubMaxOrder: null },
+    ...{
+      filesystem: 'xfs',
+      sectorSize: 512,
+      blockSize: 4096,
+      nomerges: 0,
+      transport: {},
+      slubMinOrder: 3,
+      slubMaxOrder: null,
+    },
     ...{ redZone: false, onlineCpus: 1, loopback: true, allocationGroups: 128, writebackCentiseconds: null },
     ...{ cycles: 6, proof: [] },
   },
