@@ -101,6 +101,8 @@ export interface Bug {
   /** The module that shows it: the positive control. */
   control: string;
   copy: SoughtCopy;
+  /** Function of the call trace in which the copy is made. */
+  readIn: string;
   counters: readonly WorkCounter[];
   /** Largest request, in sectors of 512 bytes, that the counters are about. */
   requestSectors: number;

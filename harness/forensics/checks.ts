@@ -38,7 +38,7 @@ export function checkFacts(facts: AnalysisFacts, { bug, receiver }: Sought): Ana
           task !== null && receiver.comm.test(task.comm) && facts.stack.includes(receiver.words),
         )
       : check('reader', receiver.words, task?.comm ?? null, task !== null && receiver.comm.test(task.comm)),
-    check('stack', 'tcp_recvmsg', facts.stack.join(' < ') || null, facts.stack.includes('tcp_recvmsg')),
+    check('stack', bug.readIn, facts.stack.join(' < ') || null, facts.stack.includes(bug.readIn)),
     check(
       'data-is-in-fragments',
       'an sk_buff with a fragment',

@@ -90,7 +90,7 @@ export function classifyLines(
     ...judged,
     signature,
     kernel: crash.release ?? kernel,
-    evidence: evidenceOf(crash, lines),
+    evidence: evidenceOf(crash, lines, soughts),
     warnings: found,
   };
 }
@@ -107,7 +107,7 @@ function judge(
       reason: crash.title,
       corrupted: crash.interleaved && crash.stack.length === 0,
     };
-  const damage = damageOf(crash, signature);
+  const damage = damageOf(crash, signature, soughts);
   if (damage) return { ...other, reason: `the crash report is damaged: ${damage}`, corrupted: true };
   if (!signature) return { ...other, reason: crash.title, corrupted: true };
   const { bug, why } = matchSought(signature, soughts);
@@ -115,29 +115,39 @@ function judge(
   const queue = signature.workqueue === undefined ? '' : ` (${signature.workqueue})`;
   return {
     outcome: 'reproduced',
-    bug,
-    reason: `${signature.comm}${queue} read ${signature.length} bytes from ${signature.object} in tcp_recvmsg`,
+    bug: bug.id,
+    reason: `${signature.comm}${queue} read ${signature.length} bytes from ${signature.object} in ${bug.readIn}`,
     corrupted: false,
   };
 }
 
-/** What makes a usercopy report unreadable, or null. A stack that already shows tcp_recvmsg need not be complete. */
-function damageOf(crash: CrashReport, signature: Signature | null): string | null {
+/** What makes a usercopy report unreadable, or null. A stack that already shows where the copy is made need not be complete. */
+function damageOf(
+  crash: CrashReport,
+  signature: Signature | null,
+  soughts: readonly Sought[],
+): string | null {
   if (!crash.usercopy) return 'its usercopy line is cut';
   if (!crash.bug) return 'its BUG line is missing';
   if (!signature) return 'its CPU/PID/Comm line is missing';
   if (crash.interleaved) return 'lines of another report are mixed into it';
-  if (!crash.stackComplete && !crash.stack.includes('tcp_recvmsg')) return 'its call trace is cut';
+  if (!crash.stackComplete && !soughts.some(({ bug }) => crash.stack.includes(bug.readIn)))
+    return 'its call trace is cut';
   return null;
 }
 
-function evidenceOf(crash: CrashReport, lines: readonly LogLine[]): LogEvidence[] {
+function evidenceOf(
+  crash: CrashReport,
+  lines: readonly LogLine[],
+  soughts: readonly Sought[],
+): LogEvidence[] {
   const wanted = new Set([crash.line, crash.lastLine]);
   for (const line of lines)
     if (
       line.number >= crash.line &&
       line.number <= crash.lastLine &&
-      /kernel BUG at|tcp_recvmsg|Comm: |^Workqueue: /.test(line.text)
+      (/kernel BUG at|Comm: |^Workqueue: /.test(line.text) ||
+        soughts.some(({ bug }) => line.text.includes(bug.readIn)))
     )
       wanted.add(line.number);
   return [...wanted]

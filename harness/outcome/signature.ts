@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import type { Bug } from '../bug/bug.js';
 import type { Sought } from '../bug/sought.js';
 import type { CrashReport } from './crash-report.js';
 
@@ -68,7 +69,7 @@ export function signatureOf(report: CrashReport): Signature | null {
 }
 
 /**
- * Why a signature is not the sought one, or null if it is: an exposure, read by the bug's receiver in tcp_recvmsg, of the kind of copy
+ * Why a signature is not the sought one, or null if it is: an exposure, read by the bug's receiver where the bug says, of the kind of copy
  * that the bug is about. Sources of the rules: commit 08b11eaccfcf (libiscsi) and the report of the el7 panic; check_heap_object() in
  * mm/usercopy.c since 5.18.
  */
@@ -89,7 +90,7 @@ function firstDifference(
     receiver.workqueue && !receiver.workqueue.test(workqueue ?? '')
       ? `the reader's work queue was ${workqueue ?? 'not told'}, not ${receiver.words}`
       : null,
-    stack.includes('tcp_recvmsg') ? null : 'tcp_recvmsg is not in the stack',
+    stack.includes(bug.readIn) ? null : `${bug.readIn} is not in the stack`,
   ];
   const step = differences.findIndex((why) => why !== null);
   return step < 0 ? null : { step, why: differences[step] ?? '' };
@@ -114,11 +115,11 @@ function notAcrossPages({ object, offset, length }: Signature): (string | null)[
 export function matchSought(
   signature: Signature,
   soughts: readonly Sought[],
-): { bug: string; why: null } | { bug: null; why: string } {
+): { bug: Bug; why: null } | { bug: null; why: string } {
   let nearest = { step: -1, why: 'nothing is sought' };
   for (const sought of soughts) {
     const difference = firstDifference(signature, sought);
-    if (difference === null) return { bug: sought.bug.id, why: null };
+    if (difference === null) return { bug: sought.bug, why: null };
     if (difference.step > nearest.step) nearest = difference;
   }
   return { bug: null, why: nearest.why };

@@ -35,9 +35,9 @@ image_iscsi_login() {
     login_target=$2
     shift 2
     need systemctl start iscsid
-    need iscsiadm -m node -T "$login_target" -p "$TARGET_ADDRESS:3260" -o new
+    need iscsiadm -m node -T "$login_target" -p "$TARGET_ADDRESS:${PORTS% *}" -o new
     for p in "$@"; do
-        need iscsiadm -m node -T "$login_target" -p "$TARGET_ADDRESS:3260" -o update -n "${p%%=*}" -v "${p#*=}"
+        need iscsiadm -m node -T "$login_target" -p "$TARGET_ADDRESS:${PORTS% *}" -o update -n "${p%%=*}" -v "${p#*=}"
     done
-    need iscsiadm -m node -T "$login_target" -p "$TARGET_ADDRESS:3260" --login
+    need iscsiadm -m node -T "$login_target" -p "$TARGET_ADDRESS:${PORTS% *}" --login
 }

@@ -12,7 +12,7 @@ image_kdump() {
 
 # image_tgtd ADDRESS
 image_tgtd() {
-    tgtd --iscsi portal="$1:3260"
+    tgtd --iscsi portal="$1:${PORTS% *}"
 }
 
 # image_iscsi_login INITIATOR TARGET NAME=VALUE...
@@ -21,5 +21,5 @@ image_iscsi_login() {
     shift 2
     login_params=
     for p in "$@"; do login_params="$login_params --param $p"; done
-    need iscsistart --initiatorname "$login_initiator" --targetname "$login_target" --tgpt 1 --address "$TARGET_ADDRESS" --port 3260 $login_params
+    need iscsistart --initiatorname "$login_initiator" --targetname "$login_target" --tgpt 1 --address "$TARGET_ADDRESS" --port "${PORTS% *}" $login_params
 }

@@ -24,6 +24,7 @@ export const bug: Bug = {
   targets: ['tgtd', 'lio', 'lio-fileio'],
   control: 'unpatched',
   copy: 'whole-objects',
+  readIn: 'tcp_recvmsg',
   counters: agHeaderCounters,
   requestSectors: 2,
   known: (release) => {

@@ -24,6 +24,7 @@ export const bug: Bug = {
   targets: ['nvmet'],
   control: 'stock',
   copy: 'across-pages',
+  readIn: 'tcp_recvmsg',
   // Of the two kinds of workloads: direct writes across huge pages, and buffered ones of what was read before.
   counters: [
     counter('spans', 'writes across two huge pages'),

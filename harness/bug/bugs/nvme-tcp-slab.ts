@@ -17,6 +17,7 @@ export const bug: Bug = {
   targets: ['nvmet'],
   control: 'unpatched',
   copy: 'whole-objects',
+  readIn: 'tcp_recvmsg',
   // The block layer joins two pieces of a request for nvme only if they are neighbours and the first one begins a page (bio_will_gap() in
   // block/blk.h; the queue's virt boundary): whether any was joined is luck, and each that was is an occasion to panic.
   counters: [

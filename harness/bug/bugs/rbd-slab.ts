@@ -23,6 +23,7 @@ export const bug: Bug = {
   targets: ['ceph-osd'],
   control: 'unpatched',
   copy: 'whole-objects',
+  readIn: 'tcp_recvmsg',
   counters: agHeaderCounters,
   requestSectors: 2,
   known: (release) =>

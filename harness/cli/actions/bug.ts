@@ -18,8 +18,8 @@ async function describe(bug: Bug) {
     leak: bug.leak,
     sought:
       bug.copy === 'whole-objects'
-        ? 'a usercopy exposure of two or more whole objects of a kmalloc cache, in tcp_recvmsg'
-        : 'a usercopy exposure of bytes across the end of a compound page ("page alloc"), in tcp_recvmsg',
+        ? `a usercopy exposure of two or more whole objects of a kmalloc cache, in ${bug.readIn}`
+        : `a usercopy exposure of bytes across the end of a compound page ("page alloc"), in ${bug.readIn}`,
     module: bug.module,
     variants: Object.entries(await variants(bug.module)).map(([id, { summary }]) => ({ id, summary })),
     control: bug.control,
