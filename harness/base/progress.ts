@@ -1,62 +1,130 @@
 import ora from 'ora';
 
-/** How long steps tell what they do. Text goes to stderr only; stdout belongs to results. */
+/** What a command tells while it works; a step is one of several that may run at a time. Seconds are since the step began. */
+export type ProgressEvent =
+  | { kind: 'line'; text: string }
+  | { kind: 'begin'; step: number; title: string }
+  | { kind: 'update'; step: number; title: string; text: string; seconds: number }
+  | { kind: 'end'; step: number; title: string; seconds: number; failed: boolean };
+
+/** Shows events to somebody. */
+export type Reporter = (event: ProgressEvent) => void;
+
+/** How steps tell what they do. */
 export interface Progress {
   /** One line that stays. */
   line(text: string): void;
-  /** Runs `work` under a title; `update` says what it is waiting for. A TTY sees a live line, a pipe sees plain lines. */
+  /** Runs `work` under a title; `update` says what it is waiting for. */
   step<T>(title: string, work: (update: (text: string) => void) => Promise<T>): Promise<T>;
 }
 
-const PIPE_INTERVAL_MS = 5000;
-
-/** Progress for people, on stderr; `plain`: as a pipe sees it. */
-export function stderrProgress(plain = false): Progress {
-  const live = !plain && process.stderr.isTTY === true;
-  const line = (text: string): void => {
-    process.stderr.write(`${text}\n`);
-  };
+/** Progress as events for a reporter. */
+export function progressTo(report: Reporter): Progress {
+  let steps = 0;
   return {
-    line,
+    line: (text) => report({ kind: 'line', text }),
     async step(title, work) {
+      const step = ++steps;
       const started = performance.now();
-      const seconds = (): string => `${((performance.now() - started) / 1000).toFixed(1)} s`;
-      if (!live) {
-        let printed = performance.now();
-        line(`${title} …`);
-        const result = await work((text) => {
-          if (performance.now() - printed < PIPE_INTERVAL_MS) return;
-          printed = performance.now();
-          line(`${title}: ${text} (${seconds()})`);
-        });
-        if (performance.now() - started > 1000) line(`${title}: done in ${seconds()}`);
-        return result;
-      }
-      const spinner = ora({ text: title, stream: process.stderr, discardStdin: false }).start();
-      let detail = '';
-      const paint = (): void => {
-        spinner.text = `${title}${detail && `: ${detail}`} (${seconds()})`;
-      };
-      const clock = setInterval(paint, 500);
+      const seconds = (): number => (performance.now() - started) / 1000;
+      report({ kind: 'begin', step, title });
+      let failed = true;
       try {
-        const result = await work((text) => {
-          detail = text;
-          paint();
-        });
-        spinner.succeed(`${title} (${seconds()})`);
+        const result = await work((text) =>
+          report({ kind: 'update', step, title, text, seconds: seconds() }),
+        );
+        failed = false;
         return result;
-      } catch (error) {
-        spinner.fail(`${title} (${seconds()})`);
-        throw error;
       } finally {
-        clearInterval(clock);
+        report({ kind: 'end', step, title, seconds: seconds(), failed });
       }
     },
   };
 }
 
+/** Progress for people, on stderr, since stdout belongs to results: a terminal sees a live line for each step that runs, a pipe sees plain lines. */
+export function stderrProgress(): Progress {
+  const { stderr } = process;
+  return progressTo(stderr.isTTY === true ? liveReporter(stderr) : plainReporter(stderr));
+}
+
 /** Progress that says nothing. */
-export const silentProgress: Progress = {
-  line() {},
-  step: (_title, work) => work(() => {}),
-};
+export const silentProgress: Progress = progressTo(() => {});
+
+const PIPE_INTERVAL_SECONDS = 5;
+const duration = (seconds: number): string => `${seconds.toFixed(1)} s`;
+
+/** Lines as things happen; of a step's updates one every few seconds. */
+export function plainReporter(stream: NodeJS.WritableStream): Reporter {
+  const told = new Map<number, number>();
+  const line = (text: string): void => void stream.write(`${text}\n`);
+  return (event) => {
+    switch (event.kind) {
+      case 'line':
+        line(event.text);
+        break;
+      case 'begin':
+        told.set(event.step, 0);
+        line(`${event.title} …`);
+        break;
+      case 'update':
+        if (event.seconds - (told.get(event.step) ?? 0) < PIPE_INTERVAL_SECONDS) return;
+        told.set(event.step, event.seconds);
+        line(`${event.title}: ${event.text} (${duration(event.seconds)})`);
+        break;
+      case 'end':
+        told.delete(event.step);
+        if (!event.failed && event.seconds > 1) line(`${event.title}: done in ${duration(event.seconds)}`);
+    }
+  };
+}
+
+/** A live line for each step that runs, below the lines that stay. */
+export function liveReporter(stream: NodeJS.WriteStream): Reporter {
+  const running = new Map<number, { title: string; text: string; began: number }>();
+  const spinner = ora({ stream, discardStdin: false });
+  let clock: NodeJS.Timeout | undefined;
+  const paint = (): void => {
+    spinner.text = [...running.values()]
+      .map(({ title, text, began }) => {
+        const seconds = (performance.now() - began) / 1000;
+        return `${title}${text && `: ${text}`} (${duration(seconds)})`;
+      })
+      .join('\n  ');
+  };
+  /** Something that stays, above the live lines. */
+  const keep = (show: () => void): void => {
+    spinner.stop();
+    show();
+    if (running.size === 0) {
+      clearInterval(clock);
+      clock = undefined;
+      return;
+    }
+    paint();
+    spinner.start();
+    clock ??= setInterval(paint, 500);
+  };
+  return (event) => {
+    switch (event.kind) {
+      case 'line':
+        keep(() => stream.write(`${event.text}\n`));
+        break;
+      case 'begin':
+        running.set(event.step, { title: event.title, text: '', began: performance.now() });
+        keep(() => {});
+        break;
+      case 'update': {
+        const step = running.get(event.step);
+        if (step) step.text = event.text;
+        paint();
+        break;
+      }
+      case 'end': {
+        running.delete(event.step);
+        const text = `${event.title} (${duration(event.seconds)})`;
+        keep(() => spinner.stopAndPersist({ symbol: event.failed ? '✖' : '✔', text }));
+      }
+    }
+  };
+}

@@ -9,9 +9,9 @@ export interface Context {
   signal: AbortSignal;
 }
 
-/** `many`: several steps at a time, which one live line cannot show. */
-export function progressFor(quiet = false, many = false): Progress {
-  return quiet ? silentProgress : stderrProgress(many);
+/** Progress on stderr; `quiet`: none, where that belongs to a person's own view. */
+export function progressFor(quiet = false): Progress {
+  return quiet ? silentProgress : stderrProgress();
 }
 
 /** The command's result: a JSON document, or lines for people. This is all that goes to stdout. */

@@ -140,7 +140,7 @@ export async function matrix(args: MatrixArgs, { signal }: Context): Promise<num
     ]);
     return EXIT.ok;
   }
-  const progress = progressFor(false, jobs > 1);
+  const progress = progressFor();
   const result = await executeRun(request, signal, progress);
   printRun(args.json, result);
   const page = join(result.folder, 'report.html');
