@@ -62,6 +62,7 @@ export type ErrorCode =
   | 'no-kvm'
   | 'no-source'
   | 'no-such-file'
+  | 'no-text'
   | 'no-such-kernel'
   | 'no-such-module'
   | 'no-such-patch'

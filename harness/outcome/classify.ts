@@ -1,7 +1,8 @@
 import { allSought, type Sought } from '../bug/sought.js';
 import { isComplaint } from './complaints.js';
 import { CrashReader, type CrashReport } from './crash-report.js';
-import { type LogLine, parseLines } from './log-line.js';
+import { fieldLines } from './field-log.js';
+import type { LogLine } from './log-line.js';
 import { matchSought, type Signature, signatureOf } from './signature.js';
 
 /** A place in a log. */
@@ -45,13 +46,14 @@ const WANTED =
  * family.
  */
 export function classifyLog(log: string, soughts: readonly Sought[] = allSought()): LogVerdict {
-  return classifyLines(parseLines(log), soughts);
+  return classifyLines(fieldLines(log), soughts, 'any');
 }
 
 /** The same for lines that were taken apart already. */
 export function classifyLines(
   lines: readonly LogLine[],
   soughts: readonly Sought[] = allSought(),
+  which: 'first' | 'any' = 'first',
 ): LogVerdict {
   const reader = new CrashReader();
   const warnings = new Map<number, LogEvidence>();
@@ -68,7 +70,11 @@ export function classifyLines(
   }
   for (const report of reader.reports)
     if (report.kind === 'warning') warnings.set(report.line, { line: report.line, text: report.title });
-  const { crash } = reader;
+  // In a log from anywhere, which may hold several boots, the sought one decides. In a trial's it is the first: what follows is its consequence.
+  const crashes = reader.reports.filter((report) => report.kind !== 'warning');
+  const isSought = (report: CrashReport): boolean =>
+    judge(report, signatureOf(report), soughts).outcome === 'reproduced';
+  const crash = (which === 'any' ? crashes.find(isSought) : undefined) ?? crashes[0];
   // What comes after a crash, a crash kernel's boot included, is its consequence.
   const found = [...warnings.values()]
     .filter((entry) => !crash || entry.line < crash.line)

@@ -47,19 +47,27 @@ const USERCOPY_OLD =
 const USERCOPY_NEW =
   /usercopy: Kernel memory (exposure|overwrite) attempt detected (?:from|to) (.+?)(?: '([^']+)')?(?: \(.*?\))? ?\(offset (\d+), size (\d+)\)!/;
 const USERCOPY_ANY = /usercopy: kernel memory (exposure|overwrite)/i;
-const BUG_AT = /kernel BUG at (\S+?):(\d+)!/;
+// arm64 has a space before the exclamation mark.
+const BUG_AT = /kernel BUG at (\S+?):(\d+) ?!/;
 const BUG_CUT = /^kernel BUG at/;
 const WARNING = /^WARNING: (?:CPU: \d+ PID: \d+ )?at /;
 const WARNING_NEW = /^WARNING: .+ at \S+, CPU#\d+/;
 const OOPS =
-  /^(BUG: unable to handle|BUG: kernel NULL pointer|BUG: Bad page|general protection fault|double fault|divide error|stack segment|Oops[ :]|PANIC: double fault|traps: PANIC|Unable to handle kernel)/;
+  /^(BUG: unable to handle|BUG: kernel NULL pointer|general protection fault|double fault|divide error|stack segment|Oops[ :]|PANIC: double fault|traps: PANIC|Unable to handle kernel)/;
 const PANIC = /^Kernel panic - not syncing: (.*)/;
 const HEADER =
   /^(?:WARNING: )?CPU: (\d+) (?:UID: \d+ )?PID: (\d+) Comm: (.{1,15}?) (?:Kdump: loaded )?(Not tainted|Tainted: \S(?:.*?\S)?) +(\d+\.\d+\S*) #/;
 /** print_worker_info() in kernel/workqueue.c. */
 const WORKQUEUE = /^Workqueue: (\S+ \S+(?: \[\S+\])?)/;
 const TRACE_ENTRY =
-  /^\s*(?:<\/?[A-Z#0-9]+>\s+)*(?:\[<[0-9a-fx]+>\] ?)?(\? )?([A-Za-z_][\w.$]*)\+0x[0-9a-f]+\/0x[0-9a-f]+/;
+  /^\s*(?:<\/?[A-Z#0-9]+>\s+)*(?:\[<[0-9a-fx]+>\] ?|\[[0-9a-f]{16}\] \[[0-9a-f]{16}\] )?(\? )?([A-Za-z_][\w.$]*)\+0x[0-9a-f]+\/0x[0-9a-f]+/;
+/** As scripts/decode_stacktrace.sh writes it. */
+const TRACE_DECODED = /^\s*(\? )?([A-Za-z_][\w.$]*) \([\w./-]+:\d+/;
+/** In the middle of a report whose beginning is lost. */
+const HEADLESS =
+  /^RIP: 00\d\d:(?:\[<[0-9a-f]+>\] +\[<[0-9a-f]+>\] +)?(?:usercopy_abort|__check_object_size)\+/;
+/** A program's own line, which may quote a kernel. */
+const QUOTED = /[\w./-]+\[\d+\]: /;
 const TRACE_END =
   /^\s*(<\/TASK>|RIP: 00[23]3|Code:|Modules linked in:|---\[ end trace|Kernel panic|RIP {1,2}\[<|DWARF2)/;
 const END =
@@ -143,17 +151,27 @@ export class CrashReader {
 
   #start(line: LogLine): void {
     const { text } = line;
+    // What a program says to the kernel's log is not the kernel's.
+    const isQuoted = (pattern: RegExp): boolean => {
+      const at = pattern.exec(text)?.index ?? 0;
+      return at > 0 && QUOTED.test(text.slice(0, at));
+    };
     if (USERCOPY_ANY.test(text)) {
+      if (isQuoted(USERCOPY_ANY)) return;
       const message = usercopyMessage(text);
       const report = this.#begin('usercopy', line);
       if (message) report.usercopy = message;
       return;
     }
-    const bug = BUG_AT.exec(text);
+    const bug = isQuoted(BUG_AT) ? null : BUG_AT.exec(text);
     if (bug || BUG_CUT.test(text)) {
       const belongs = this.#open?.kind === 'usercopy' && !this.#open.bug && this.#open.stack.length === 0;
       const report = belongs && this.#open ? this.#open : this.#begin('bug', line);
       if (bug) report.bug = { file: bug[1] ?? '', line: Number(bug[2]) };
+      return;
+    }
+    if (HEADLESS.test(text) && !this.#crashOpen() && !this.crash) {
+      this.#begin('usercopy', line);
       return;
     }
     if (WARNING.test(text) || WARNING_NEW.test(text)) this.#begin('warning', line);
@@ -198,7 +216,7 @@ export class CrashReader {
   }
 
   #trace(report: CrashReport, text: string): void {
-    if (/^Call Trace:/.test(text)) {
+    if (/^Call [Tt]race:/.test(text)) {
       if (this.#inTrace && report.stack.length > 0) report.interleaved = true;
       this.#inTrace = !report.stackComplete;
       return;
@@ -209,7 +227,7 @@ export class CrashReader {
       report.stackComplete = true;
       return;
     }
-    const entry = TRACE_ENTRY.exec(text);
+    const entry = TRACE_ENTRY.exec(text) ?? TRACE_DECODED.exec(text);
     if (entry?.[2] && !entry[1]) report.stack.push(entry[2]);
   }
 

@@ -31,6 +31,12 @@ const STAMP = /^(?:<\d{1,2}>)?\[{1,2} *\d{1,7}\./;
 const MOST_MESSAGES = 50;
 const INNER_STAMP = /\[ {0,12}\d{1,7}\.\d{6}\]/;
 
+/** What stands before the message in a line, of the forms that are always known; a lone space is part of the message. */
+export function standardPrefix(line: string): string {
+  const prefix = PREFIX.exec(line)?.[0] ?? '';
+  return prefix.trim() === '' ? '' : prefix;
+}
+
 /**
  * Takes one raw line apart. Formats: printk's console and dmesg, `printk.caller`, syslog and journal prefixes. Where a second time stamp
  * stands inside, a second message does: behind a program's text on the same console (which is whole for the kernel), or in the middle of

@@ -1,10 +1,8 @@
-import { readFile } from 'node:fs/promises';
-import { text } from 'node:stream/consumers';
-import { UsageError } from '../../base/errors.js';
 import { allBugs } from '../../bug/family.js';
 import { soughtAmong } from '../../bug/sought.js';
 import { classifyLog, type LogVerdict } from '../../outcome/classify.js';
-import { printResult, STDIN } from '../context.js';
+import { printResult } from '../context.js';
+import { readLog } from '../read-log.js';
 
 /** `loopanic classify LOG|-`: what a kernel log from anywhere shows. */
 export async function classify(args: {
@@ -34,16 +32,6 @@ function adviceOn({ bug: id, kernel }: LogVerdict): string[] {
     ...bug.remedies.map((remedy, index) => `${index === 0 ? 'what helps' : 'or'}: ${remedy}`),
     `see it here: npx loopanic run ${bug.shownBy}${bug.control === 'stock' ? '' : ` --module ${bug.control}`}; more: npx loopanic bug show ${bug.id}`,
   ];
-}
-
-async function readLog(path: string): Promise<string> {
-  // Not by its path: a stdin that is a socket cannot be opened.
-  if (path === STDIN) return text(process.stdin);
-  try {
-    return await readFile(path, 'latin1');
-  } catch (error) {
-    throw new UsageError('unreadable-log', `${path}: cannot be read (${(error as Error).message})`, error);
-  }
 }
 
 function describe(verdict: LogVerdict): string[] {

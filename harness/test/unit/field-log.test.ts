@@ -1,0 +1,161 @@
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
+import test from 'ava';
+import { execa } from 'execa';
+import { classifyLog } from '../../outcome/classify.js';
+import { goldenLog, loopanic } from '../support/cli.js';
+import { tempDir } from '../support/files.js';
+
+/** A kernel's messages, without what printk put before them, and the seconds that it did. */
+async function messages(): Promise<{ text: string; at: number }[]> {
+  const log = await goldenLog('el7-957.27.2-usercopy-bug.log');
+  return log
+    .replaceAll('\r', '')
+    .split('\n')
+    .flatMap((line) => {
+      const [, at, text] = /^\[ *([\d.]+)\] (.*)$/.exec(line) ?? [];
+      return text === undefined ? [] : [{ text, at: Number(at) }];
+    });
+}
+const OOPS = [
+  'BUG: kernel NULL pointer dereference, address: 0000000000000010',
+  '#PF: supervisor read access in kernel mode',
+  'Oops: 0000 [#1] PREEMPT SMP',
+  'CPU: 3 PID: 99 Comm: worker Not tainted 6.1.0-56-amd64 #1 Debian 6.1.192-2',
+  'RIP: 0010:some_function+0x10/0x20',
+  'Call Trace:',
+  ' <TASK>',
+  ' other_function+0x1/0x2',
+  ' </TASK>',
+  '---[ end trace 0000000000000000 ]---',
+].map((text, index) => ({ text, at: 100 + index }));
+
+const two = (number: number): string => String(Math.floor(number) % 60).padStart(2, '0');
+/** What tools put before a message. */
+const tools: Record<string, (at: number, index: number) => string> = {
+  'journalctl -o short': (at) => `Mar 27 10:11:${two(at)} host1 kernel: `,
+  'journalctl -o short-precise': (at) => `Mar 27 10:11:${two(at)}.558604 host1 kernel: `,
+  'journalctl -o short-monotonic': (at) => `[${at.toFixed(6).padStart(12)}] host1 kernel: `,
+  'journalctl -o short-full': (at) => `Fri 2020-03-27 10:11:${two(at)} CST host1 kernel: `,
+  'journalctl -o short-unix': (at) => `1585275072.${String(Math.floor(at)).padStart(6, '0')} host1 kernel: `,
+  'journalctl, in French': (at) => `juil. 27 10:11:${two(at)} host1 kernel: `,
+  'journalctl, in Japanese': (at) => ` 3月 27 10:11:${two(at)} host1 kernel: `,
+  'dmesg -d': (at) => `[${at.toFixed(6)} <    0.000655>] `,
+  'dmesg -e': () => '[  +0.000655] ',
+  'dmesg --time-format iso': (at) => `2020-03-27T10:11:${two(at)},559261+08:00 `,
+  'dmesg -x': (at) => `kern  :emerg : [${at.toFixed(6)}] `,
+  'netconsole, extended': (at, index) => `4,${1235 + index},${Math.floor(at)}559261,-;`,
+  'netconsole, extended with caller': (at, index) =>
+    `4,${1235 + index},${Math.floor(at)}559261,-,caller=${index % 2 ? 'T28054' : 'C9'};`,
+  logcat: (at) => `03-27 10:11:${two(at)}.559     0     0 E         : `,
+  'RFC 5424': (at) => `<0>1 2020-03-27T10:11:${two(at)}.558604+08:00 host1 kernel - - - `,
+  'a tag alone': () => 'kernel: ',
+  'syslog without a host': (at) => `Mar 27 10:11:${two(at)} kernel: `,
+  'OpenWrt logread': (at) => `Fri Mar 27 10:11:${two(at)} 2020 kern.emerg kernel: [${at.toFixed(6)}] `,
+  'GitHub Actions': (at) => `2024-03-27T10:11:${two(at)}.1234567Z `,
+  Jenkins: (at) => `[2024-03-27T10:11:${two(at)}.123Z] `,
+  'ts of moreutils': (at) => `Mar 27 10:11:${two(at)} [${at.toFixed(6)}] `,
+  'docker compose': () => 'console_1  | ',
+  'quoted mail': (at) => `> [${at.toFixed(6)}] `,
+  'quoted mail without stamps': () => '>> ',
+  'a comment': () => '# ',
+  indentation: () => '        ',
+};
+for (const [tool, prefix] of Object.entries(tools))
+  test(`a log by ${tool} is read: the sought panic, and another crash`, async (t) => {
+    const told = (lines: { text: string; at: number }[]): string =>
+      lines.map(({ text, at }, index) => `${prefix(at, index)}${text}\n`).join('');
+    t.like(classifyLog(told(await messages())), { outcome: 'reproduced', bug: 'iscsi-slab' });
+    const other = classifyLog(told(OOPS));
+    t.is(other.outcome, 'other-crash', other.reason);
+    t.regex(other.reason, /NULL pointer dereference/);
+  });
+
+test('journalctl -o json: the kernel is read, and a program that quotes it is not', async (t) => {
+  const json = (who: string, lines: { text: string }[]): string =>
+    lines.map(({ text }) => `${JSON.stringify({ SYSLOG_IDENTIFIER: who, MESSAGE: text })}\n`).join('');
+  t.is(classifyLog(json('kernel', await messages())).outcome, 'reproduced');
+  t.is(classifyLog(json('crash-mailer', await messages())).outcome, 'no-crash');
+});
+
+test('what a program says to the log, or quotes, is not the kernel', async (t) => {
+  for (const prefix of ['[   50.000000] crash-mailer[412]: | ', 'Mar 27 10:11:12 host1 crash-mailer[412]: '])
+    t.is(
+      classifyLog((await messages()).map(({ text }) => `${prefix}${text}\n`).join('')).outcome,
+      'no-crash',
+      prefix,
+    );
+});
+
+test('wrapped lines are joined', async (t) => {
+  for (const width of [72, 80, 100]) {
+    const wrapped = (await messages()).flatMap(({ text, at }) => {
+      const line = `[${at.toFixed(6)}] ${text}`;
+      return line.match(new RegExp(`.{1,${width}}`, 'g')) ?? [];
+    });
+    t.is(classifyLog(`${wrapped.join('\n')}\n`).outcome, 'reproduced', String(width));
+  }
+});
+
+test('what other architectures and scripts make of a report', async (t) => {
+  const log = await goldenLog('debian-6.1.192-unpatched-serial.log');
+  const changed = (change: (text: string) => string): string => classifyLog(change(log)).outcome;
+  t.is(
+    changed((text) =>
+      text.replaceAll(/(usercopy\.c:\d+)!/g, '$1 !').replaceAll('Call Trace:', 'Call trace:'),
+    ),
+    'reproduced',
+  );
+  t.is(
+    changed((text) => text.replaceAll(/ ([a-z_]\w*)\+0x[0-9a-f]+\/0x[0-9a-f]+/g, ' $1 (net/file.c:12)')),
+    'reproduced',
+  );
+});
+
+test('the sought panic decides, whatever crash stands before it in the file; half a report is a damaged one', async (t) => {
+  const sought = (await messages()).map(({ text, at }) => `[${at.toFixed(6)}] ${text}\n`).join('');
+  const oops = OOPS.map(({ text, at }) => `[  ${at}.000000] ${text}\n`).join('');
+  t.is(classifyLog(oops + sought).outcome, 'reproduced');
+  t.is(classifyLog(sought + oops).outcome, 'reproduced');
+  const beheaded = sought.slice(sought.indexOf('RIP: 0010'));
+  t.like(classifyLog(`[1.000000] ${beheaded}`), { outcome: 'other-crash', corrupted: true });
+});
+
+test('packed and encoded logs are read; what is no text is told, with what to do', async (t) => {
+  const dir = await tempDir(t);
+  const text = await goldenLog('el7-957.27.2-usercopy-bug.log');
+  const little = Buffer.from(`\uFEFF${text}`, 'utf16le');
+  const file = async (name: string, content: Buffer | string): Promise<string> => {
+    await writeFile(join(dir, name), content);
+    return join(dir, name);
+  };
+  const packed = async (program: string): Promise<string> => {
+    const { stdout } = await execa(program, ['-c'], { input: text, encoding: 'buffer' });
+    return file(`log.${program}`, Buffer.from(stdout));
+  };
+  for (const path of [
+    await file('log.gz', gzipSync(text)),
+    await packed('xz'),
+    await packed('bzip2'),
+    await packed('zstd'),
+    await file('little', little),
+    await file('big', Buffer.from(little).swap16()),
+    await file('unmarked', Buffer.from(text, 'utf16le')),
+    await file('bom', `\uFEFF${text}`),
+  ]) {
+    const { code, stdout, stderr } = await loopanic(['classify', path]);
+    t.is(code, 0, stderr);
+    t.regex(stdout, /^reproduced iscsi-slab/, path);
+  }
+  for (const [name, content, pattern] of [
+    ['journal', 'LPKSHHRH\0\0\0\0', /journal of systemd, not a log: .*journalctl --file/],
+    ['vmcore', 'KDUMP   \0\0\0\0', /dump, not a log: .*loopanic analyze/],
+    ['elf', '\x7fELF\x02\x01', /ELF file.*loopanic analyze/],
+    ['cut.gz', gzipSync(text).subarray(0, 200), /cannot be unpacked/],
+  ] as const) {
+    const { code, stderr } = await loopanic(['classify', await file(name, content)]);
+    t.is(code, 2, name);
+    t.regex(stderr, pattern);
+  }
+});
