@@ -138,4 +138,7 @@ try {
   ending.exitCode = tell(error);
 }
 await cleanedUp();
+// A pipe takes 64 KiB at a time: what is left of a document goes with the process.
+for (const stream of [process.stdout, process.stderr])
+  await new Promise<void>((resolve) => stream.write('', () => resolve()));
 process.exit(ending.exitCode);

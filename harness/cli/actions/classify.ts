@@ -1,24 +1,77 @@
+import { readdir, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import picomatch from 'picomatch';
+import { EXIT, firstLine, UsageError } from '../../base/errors.js';
 import { allBugs } from '../../bug/family.js';
 import { soughtAmong } from '../../bug/sought.js';
 import { classifyLog, type LogVerdict } from '../../outcome/classify.js';
-import { printResult } from '../context.js';
+import { printResult, STDIN } from '../context.js';
 import { readLog } from '../read-log.js';
 
-/** `loopanic classify LOG|-`: what a kernel log from anywhere shows. */
-export async function classify(args: {
-  log: string;
+export interface ClassifyArgs {
+  logs: string[];
   bug?: string | undefined;
   receiver?: string | undefined;
+  exitCode: boolean;
   json: boolean;
-}): Promise<number> {
-  const log = await readLog(args.log);
-  const verdict = classifyLog(log, soughtAmong(args));
-  const advice = adviceOn(verdict);
-  printResult(args.json, { ...verdict, advice }, () => [
-    ...describe(verdict),
-    ...advice.map((line) => `  ${line}`),
-  ]);
-  return 0;
+}
+
+/** What `--exit-code` ends with, by the worst outcome of all logs. */
+const EXIT_OF = { 'no-crash': EXIT.ok, reproduced: EXIT.unexpected, 'other-crash': EXIT.noVerdict } as const;
+
+/** `loopanic classify LOG...`: what kernel logs from anywhere show. */
+export async function classify(args: ClassifyArgs): Promise<number> {
+  const soughts = soughtAmong(args);
+  const files = (await Promise.all(args.logs.map(filesOf))).flat();
+  const classified = async (file: string) => {
+    const verdict = classifyLog(await readLog(file), soughts);
+    return { ...verdict, advice: adviceOn(verdict) };
+  };
+  const [only] = files;
+  if (files.length === 1 && only !== undefined && args.logs[0] === only) {
+    const found = await classified(only);
+    printResult(args.json, found, () => [...describe(found), ...found.advice.map((line) => `  ${line}`)]);
+    return args.exitCode ? EXIT_OF[found.outcome] : EXIT.ok;
+  }
+  const rows: ({ file: string } & (Awaited<ReturnType<typeof classified>> | { error: string }))[] = [];
+  for (const file of files)
+    rows.push({
+      file,
+      ...(await classified(file).catch((error: unknown) => {
+        if (error instanceof UsageError) return { error: firstLine(error) };
+        throw error;
+      })),
+    });
+  printResult(args.json, { files: rows }, () =>
+    rows.map((row) =>
+      'error' in row
+        ? `error: ${row.error}`
+        : `${row.file}: ${row.outcome}${row.bug === null ? '' : ` ${row.bug}`}: ${row.reason}${row.warnings.length > 0 ? `; ${row.warnings.length} warnings` : ''}`,
+    ),
+  );
+  if (rows.some((row) => 'error' in row)) return EXIT.usage;
+  const codes = rows.map((row) => ('outcome' in row ? EXIT_OF[row.outcome] : EXIT.ok));
+  const worst = [EXIT.unexpected, EXIT.noVerdict].find((code) => codes.includes(code));
+  return args.exitCode ? (worst ?? EXIT.ok) : EXIT.ok;
+}
+
+/** The files that a word on the command line stands for: itself, those in a folder, or what fits a pattern. Throws UsageError if there is none. */
+async function filesOf(path: string): Promise<string[]> {
+  const found = await stat(path).catch(() => null);
+  if (found?.isDirectory()) return filesIn(path, path, () => true);
+  const glob = picomatch.scan(path);
+  if (found || path === STDIN || !glob.isGlob) return [path];
+  return filesIn(glob.base || '.', path, picomatch(path));
+}
+
+async function filesIn(dir: string, asked: string, fits: (path: string) => boolean): Promise<string[]> {
+  const entries = await readdir(dir, { recursive: true, withFileTypes: true }).catch(() => []);
+  const files = entries
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name))
+    .filter((file) => fits(file));
+  if (files.length === 0) throw new UsageError('no-such-file', `${asked}: there is no such file`);
+  return files.sort();
 }
 
 /** What is known of a bug that was found and of the kernel that had it, what to do, and how to see it here. */

@@ -3,6 +3,8 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import test from 'ava';
 import { execa } from 'execa';
+import { packageRoot } from '../../base/paths.js';
+import { findProgram } from '../../host/tools.js';
 import { classifyLog } from '../../outcome/classify.js';
 import { goldenLog, loopanic } from '../support/cli.js';
 import { tempDir } from '../support/files.js';
@@ -134,11 +136,13 @@ test('packed and encoded logs are read; what is no text is told, with what to do
     const { stdout } = await execa(program, ['-c'], { input: text, encoding: 'buffer' });
     return file(`log.${program}`, Buffer.from(stdout));
   };
+  // Those that this host can pack; what it cannot unpack is told.
+  const programs = await Promise.all(
+    ['xz', 'bzip2', 'zstd'].map(async (name) => ((await findProgram(name)) ? [name] : [])),
+  );
   for (const path of [
     await file('log.gz', gzipSync(text)),
-    await packed('xz'),
-    await packed('bzip2'),
-    await packed('zstd'),
+    ...(await Promise.all(programs.flat().map(packed))),
     await file('little', little),
     await file('big', Buffer.from(little).swap16()),
     await file('unmarked', Buffer.from(text, 'utf16le')),
@@ -158,4 +162,51 @@ test('packed and encoded logs are read; what is no text is told, with what to do
     t.is(code, 2, name);
     t.regex(stderr, pattern);
   }
+});
+
+test('a document that is larger than a pipe arrives whole, however slowly it is read', async (t) => {
+  const file = join(await tempDir(t), 'warnings.log');
+  const line = (index: number): string =>
+    `[  ${index}.000000] WARNING: CPU: 0 PID: 1 at net/core/skbuff.c:${index} skb_x+0x1/0x2\n`;
+  await writeFile(file, Array.from({ length: 4000 }, (_, index) => line(index)).join(''));
+  const main = join(packageRoot, 'dist/cli/main.js');
+  const { stdout } = await execa('sh', [
+    '-c',
+    '"$0" "$1" classify "$2" --json | { sleep 1; cat; }',
+    process.execPath,
+    main,
+    file,
+  ]);
+  t.true(stdout.length > 2 ** 18);
+  t.is((JSON.parse(stdout) as { warnings: unknown[] }).warnings.length, 4000);
+});
+
+test('several logs: a line each, one document, and exit codes by outcome', async (t) => {
+  const dir = await tempDir(t);
+  const sought = await goldenLog('el7-957.27.2-usercopy-bug.log');
+  const oops = OOPS.map(({ text, at }) => `[  ${at}.000000] ${text}\n`).join('');
+  for (const [name, text] of [
+    ['a.log', sought],
+    ['b.log', oops],
+    ['c.txt', 'nothing\n'],
+  ] as const)
+    await writeFile(join(dir, name), text);
+  const all = await loopanic(['classify', dir]);
+  t.is(all.code, 0, all.stderr);
+  t.is(all.stdout.split('\n').length, 3);
+  t.regex(all.stdout, /a\.log: reproduced iscsi-slab: /);
+  const json = JSON.parse((await loopanic(['classify', join(dir, '*.log'), '--json'])).stdout) as {
+    files: { file: string; outcome: string }[];
+  };
+  t.deepEqual(
+    json.files.map(({ outcome }) => outcome),
+    ['reproduced', 'other-crash'],
+  );
+  const code = async (...args: string[]) => (await loopanic(['classify', '--exit-code', ...args])).code;
+  t.is(await code(join(dir, 'a.log')), 1);
+  t.is(await code(join(dir, 'b.log')), 3);
+  t.is(await code(join(dir, 'c.txt')), 0);
+  t.is(await code(dir), 1);
+  t.is(await code(join(dir, 'c.txt'), join(dir, 'none.log')), 2);
+  t.is(await code(join(dir, 'none*')), 2);
 });
