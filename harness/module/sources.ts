@@ -3,7 +3,7 @@ import { basename, dirname, join, relative, resolve } from 'node:path';
 import { UsageError } from '../base/errors.js';
 import { exists } from '../base/files.js';
 import type { GateModule } from '../bug/bug.js';
-import { koName } from '../bug/family.js';
+import { allBugs, koName } from '../bug/family.js';
 import { host } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
 import { sourceFiles, sourcePatterns } from '../kernel/build-tree.js';
@@ -201,8 +201,17 @@ export async function checkPatch(file: string, gate: GateModule): Promise<void> 
     if (!isPart(path, gate))
       throw new UsageError(
         'foreign-patch',
-        `${file}: changes ${path}, which is not part of ${gate.name} (${sourcePatterns(gate).join(', ')}; paths as git writes them, a/ and b/ before)`,
+        `${file}: changes ${path}, which is not part of ${gate.name}${whosePart(path)} (${sourcePatterns(gate).join(', ')}; paths as git writes them, a/ and b/ before)`,
       );
+}
+
+/** Whose it is instead, for a message; empty if it is nobody's. */
+function whosePart(path: string): string {
+  const others = allBugs().filter(({ module }) => isPart(path, module));
+  const [first] = others;
+  if (!first) return '';
+  const ids = others.map(({ id }) => id).join(' or ');
+  return ` but of ${first.module.name}: give a scenario of ${ids}, such as --scenario ${first.shownBy}`;
 }
 
 function isPart(path: string, gate: GateModule): boolean {

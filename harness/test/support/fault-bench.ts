@@ -81,7 +81,9 @@ export class FaultBench {
     const text = await readFile(join(scenariosDir, `${template}.yaml`), 'utf8');
     const file = join(this.dir, `${name}.yaml`);
     const short = `limits:\n  silenceSeconds: ${limits.silence}\n  stallSeconds: ${limits.stall}\n`;
-    await writeFile(file, change(text.replace(/limits:\n(?: {2}.*\n)*/, short)));
+    // One that is like another may have none of its own.
+    const own = /limits:\n(?: {2}.*\n)*/;
+    await writeFile(file, change(own.test(text) ? text.replace(own, short) : `${text}\n${short}`));
     return file;
   }
 
