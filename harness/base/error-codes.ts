@@ -21,6 +21,7 @@ export type ErrorCode =
   | 'crash-ended'
   | 'crash-hangs'
   | 'crash-no-answer'
+  | 'damaged-file'
   | 'damaged-package'
   | 'dkms-refused'
   | 'docker-failed'

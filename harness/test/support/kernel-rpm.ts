@@ -84,7 +84,7 @@ export async function kernelRpms(): Promise<KernelRpms> {
     const name = `linux-${release}`;
     await mkdir(join(top, 'SOURCES'), { recursive: true });
     await cp(tree.source ?? '', join(top, name), { recursive: true });
-    await execa('patch', ['-p1', '-i', join(imagesDir, 'modules/unpatched.sendpage-ok.patch')], {
+    await execa('patch', ['-p1', '-i', join(imagesDir, 'modules/libiscsi_tcp/unpatched.sendpage-ok.patch')], {
       cwd: join(top, name),
     });
     await execa('tar', ['-cJf', join(top, 'SOURCES', `${name}.tar.xz`), '-C', top, name]);

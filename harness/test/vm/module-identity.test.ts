@@ -31,7 +31,7 @@ async function build(t: ExecutionContext, ...args: string[]) {
     },
   );
   t.teardown(async () => {
-    const named = cacheDir('modules', 'named');
+    const named = cacheDir('modules', 'named', 'libiscsi_tcp');
     for (const kernel of await readdir(named).catch(() => []))
       await rm(join(named, kernel, name), { recursive: true, force: true });
   });
@@ -118,7 +118,7 @@ for (const [what, text] of [
   });
 
 test.serial('a patch that is a known variant under another name is said to be that one', async (t) => {
-  const { made } = await build(t, '--patch', join(imagesDir, 'modules/unpatched.sendpage-ok.patch'));
+  const { made } = await build(t, '--patch', join(imagesDir, 'modules/libiscsi_tcp/unpatched.sendpage-ok.patch'));
   t.is(made.sameCodeAs, 'unpatched');
 });
 
