@@ -27,5 +27,7 @@ export function cacheDir(...parts: string[]): string {
 
 /** True if what a user named is a file (a module, patch, scenario), not one of loopanic's own names. */
 export function isFile(id: string): boolean {
-  return id.includes('/') || /\.(ko|patch|diff|yaml)$/.test(id);
+  return (
+    id.includes('/') || /\.(ko|patch|diff|mbox|mail|eml|txt|deb|rpm|yaml)(\.(gz|xz|zst|bz2))?$/i.test(id)
+  );
 }

@@ -68,10 +68,13 @@ export async function buildModule(
     await using scratch = await scratchDir('module');
     const source = join(scratch.path, 'source');
     const from = { source: kernelSource, release: kernel.release, gate, files };
-    await prepareSources(change, from, join(scratch.path, 'kernel'), source).catch((error: unknown) => {
-      if (!(error instanceof UsageError)) throw error;
-      throw new UsageError(error.code, `module ${name}: ${firstLine(error)}`, error);
-    });
+    const notes = await prepareSources(change, from, join(scratch.path, 'kernel'), source).catch(
+      (error: unknown) => {
+        if (!(error instanceof UsageError)) throw error;
+        throw new UsageError(error.code, `module ${name}: ${firstLine(error)}`, error);
+      },
+    );
+    for (const note of notes) progress.line(note);
     // Whoever builds may read it, whatever this user's umask.
     await host('chmod', ['-R', 'u+rwX,go+rX', source]);
     const out = join(scratch.path, 'out');

@@ -1,22 +1,25 @@
 import { createHash } from 'node:crypto';
-import { copyFile, mkdir, readdir, readFile, realpath } from 'node:fs/promises';
+import { copyFile, mkdir, readdir, readFile, realpath, stat, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import * as z from 'zod';
 import { UsageError } from '../base/errors.js';
-import { buildOnce, contentKey, exists, writeJson } from '../base/files.js';
+import { buildOnce, contentKey, exists, scratchDir, writeJson } from '../base/files.js';
 import { suggestion } from '../base/nearest.js';
-import { cacheDir, imagesDir } from '../base/paths.js';
+import { cacheDir, imagesDir, isFile } from '../base/paths.js';
 import type { Progress } from '../base/progress.js';
 import { readYaml } from '../base/yaml-file.js';
 import type { GateModule } from '../bug/bug.js';
 import { gateModules, koName } from '../bug/family.js';
+import { begins, unpacked } from '../host/unpack.js';
 import { ensureBuildTree } from '../kernel/build-tree.js';
 import { type Kernel, stockModulePath } from '../kernel/kernel.js';
 import { codeKey } from '../kernel/module-code.js';
 import { type ModuleInfo, readModule } from '../kernel/module-file.js';
+import { findFiles, unpackPackage } from '../kernel/package-files.js';
 import { buildModule } from './build.js';
 import { BUILD_DEFAULTS, type BuildOptions } from './build-options.js';
 import type { ModuleIdentity, ModuleRecord } from './identity.js';
+import { hasSeries } from './patch-file.js';
 import { checkPrebuilt } from './prebuilt.js';
 import { compareCode, type KnownModule } from './same-code.js';
 import { type Change, changeContent, changeNames, checkPatch } from './sources.js';
@@ -92,12 +95,49 @@ export async function modulesOf(place: Place): Promise<string[]> {
   return [...there, ...(await namedModules(place))];
 }
 
-type IdKind = 'stock' | 'name' | 'ko' | 'patch';
+type IdKind = 'stock' | 'name' | 'ko' | 'package' | 'patch' | 'folder';
 
-function kindOf(id: string): IdKind {
-  if (id.endsWith('.patch') || id.endsWith('.diff')) return 'patch';
-  if (id.includes('/') || id.endsWith('.ko')) return 'ko';
-  return id === 'stock' ? 'stock' : 'name';
+/** What a module id is: a name, or by its content what the file or folder holds. */
+async function kindOf(id: string): Promise<IdKind> {
+  if (id === 'stock') return 'stock';
+  if (!isFile(id)) return 'name';
+  const info = await stat(id).catch(() => null);
+  if (info?.isDirectory()) return (await hasSeries(id)) ? 'patch' : 'folder';
+  if (!info?.isFile()) return /\.(?:ko|deb|rpm)(?:\.|$)/i.test(id) ? 'ko' : 'patch';
+  const content = await unpacked(await readFile(id), id);
+  if (begins(content, '7f454c46') || id.endsWith('.ko')) return 'ko';
+  return begins(content, 'edabeedb') || begins(content, '213c617263683e') ? 'package' : 'patch';
+}
+
+/** The plain .ko that a file is, packs, or, as a package, holds. Throws UsageError if that is not one. */
+async function takeKo(id: string, gate: GateModule): Promise<string> {
+  const file = await realpath(id).catch(() => id);
+  const kind = await kindOf(file);
+  let content = await readFile(file).catch(() => null);
+  if (content === null || (kind === 'ko' && begins(content, '7f454c46'))) return file;
+  const ko = koName(gate);
+  await using scratch = await scratchDir('package');
+  if (kind === 'package') {
+    const out = join(scratch.path, 'out');
+    await unpackPackage(file, out);
+    const name = new RegExp(`(?:^|/)${ko.replace('.', '\\.')}(?:\\.(?:xz|gz|zst))?$`);
+    const found = await findFiles(out, name);
+    const [only] = found;
+    if (only === undefined || found.length > 1)
+      throw new UsageError(
+        'wrong-module',
+        `${id}: holds ${found.length === 0 ? `no ${ko}` : found.join(', ')}: there must be one`,
+      );
+    content = await readFile(join(out, only));
+  }
+  const plain = await unpacked(content, id);
+  if (!begins(plain, '7f454c46')) return file;
+  const dir = cacheDir('modules', `taken-${contentKey(plain)}`);
+  await buildOnce(dir, async (out) => {
+    await mkdir(out);
+    await writeFile(join(out, ko), plain);
+  });
+  return join(dir, ko);
 }
 
 /**
@@ -105,8 +145,8 @@ function kindOf(id: string): IdKind {
  * nearest names.
  */
 export async function checkModuleId(id: string, kernel: Kernel | null, gate: GateModule): Promise<void> {
-  const kind = kindOf(id);
-  if (kind === 'ko') await readModule(id);
+  const kind = await kindOf(id);
+  if (kind === 'ko' || kind === 'package') await readModule(await takeKo(id, gate));
   if (kind === 'patch') await checkPatch(id, gate);
   if (kind !== 'name') return;
   const named = kernel ? await namedModules({ kernel, gate }) : [];
@@ -149,9 +189,9 @@ export async function ensureModule(
     return module;
   };
   if (id === 'stock') return found(stock);
-  const kind = kindOf(id);
-  if (kind === 'ko') {
-    const file = await realpath(id);
+  const kind = await kindOf(id);
+  if (kind === 'ko' || kind === 'package') {
+    const file = await takeKo(id, gate);
     await checkPrebuilt(file, place, progress);
     // Files of this name abound: the content tells them apart.
     return own(file, `${basename(id)}@${contentKey(await readFile(file)).slice(0, 8)}`, [basename(id)]);
@@ -167,8 +207,10 @@ export async function ensureModule(
       anew,
     );
   };
-  if (kind === 'patch') {
-    const change: Change = { kind: 'series', files: [await realpath(id)] };
+  if (kind === 'patch' || kind === 'folder') {
+    const given = await realpath(id);
+    const change: Change =
+      kind === 'patch' ? { kind: 'series', files: [given] } : { kind: 'source', dir: given };
     const as = `${basename(id)}@${contentKey(...(await changeContent(change, gate))).slice(0, 8)}`;
     const dir = cacheDir('modules', `patched-${await changeKey(change, place)}`);
     await build(id, change, dir);
@@ -231,13 +273,14 @@ export async function nameModule(
   const taken = ['stock', ...Object.keys(await variants(gate))];
   if (taken.includes(name))
     throw new UsageError('bad-usage', `--name ${name}: is one of loopanic's own modules: choose another`);
-  if (!/^[A-Za-z0-9][\w.+-]*$/.test(name) || kindOf(name) !== 'name')
+  if (!/^[A-Za-z0-9][\w.+-]*$/.test(name) || (await kindOf(name)) !== 'name')
     throw new UsageError(
       'bad-usage',
       `--name ${name}: may hold letters, digits, '.', '_', '+' and '-' only, and must not end in .ko or .patch`,
     );
   if ('patches' in from) for (const patch of from.patches) await checkPatch(patch, gate);
-  if ('ko' in from) await checkPrebuilt(from.ko, place, progress);
+  const prebuilt = 'ko' in from ? await takeKo(from.ko, gate) : null;
+  if (prebuilt !== null) await checkPrebuilt(prebuilt, place, progress);
   await buildOnce(
     namedDir(place, name),
     async (out) => {
@@ -245,7 +288,7 @@ export async function nameModule(
       const target = join(out, koName(gate));
       let source: string[] = [];
       if ('ko' in from) {
-        await copyFile(from.ko, target);
+        await copyFile(prebuilt ?? from.ko, target);
         source = [basename(from.ko)];
       } else {
         const change: Change =

@@ -35,7 +35,10 @@ export async function readPatches(path: string): Promise<Patch[]> {
   if (!info.isFile()) throw new UsageError('not-a-patch', `${path}: is neither a file nor a folder`);
   if (basename(path) === 'series') return readSeries(path);
   const content = await unpacked(await readFile(path), path);
-  const text = (utf16(content) ?? content.toString('latin1')).replace(/^\u00EF\u00BB\u00BF/, '');
+  // A character for each byte, whatever the encoding: it goes to patch(1) as it came.
+  const wide = utf16(content);
+  const bytes = wide === null ? content : Buffer.from(wide);
+  const text = bytes.toString('latin1').replace(/^\u00EF\u00BB\u00BF/, '');
   const mails = mailsOf(text);
   return mails.map((mail, index) => {
     const name = mails.length > 1 ? `${basename(path)}#${index + 1}` : basename(path);
@@ -60,7 +63,10 @@ async function readSeries(file: string): Promise<Patch[]> {
   const dir = file.replace(/[^/]*$/, '');
   const patches: Patch[] = [];
   for (const [index, line] of (await readFile(file, 'utf8')).split('\n').entries()) {
-    const [name = ''] = line.replace(/(^|\s)#.*/, '').trim().split(/\s+/);
+    const [name = ''] = line
+      .replace(/(^|\s)#.*/, '')
+      .trim()
+      .split(/\s+/);
     if (name === '') continue;
     if (!(await exists(join(dir, name))))
       throw new UsageError('no-such-patch', `${file}:${index + 1}: ${name}: there is no such file`);
@@ -190,7 +196,7 @@ function endOfHunks(lines: readonly string[], start: number, file: string): numb
     while (old > 0 || now > 0) {
       const line = lines[at];
       // An empty line of context whose blank a mail program took away.
-      const kind = line === '' ? ' ' : line?.[0];
+      const kind = line === '' && old > 0 && now > 0 ? ' ' : line?.[0];
       if (kind === ' ') [old, now] = [old - 1, now - 1];
       else if (kind === '-') old--;
       else if (kind === '+') now--;

@@ -1,6 +1,6 @@
 import { cp, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
-import { basename, dirname, join, relative, resolve } from 'node:path';
-import { UsageError } from '../base/errors.js';
+import { dirname, join, relative, resolve } from 'node:path';
+import { firstLine, UsageError } from '../base/errors.js';
 import { exists } from '../base/files.js';
 import type { GateModule } from '../bug/bug.js';
 import { allBugs, koName } from '../bug/family.js';
@@ -9,6 +9,7 @@ import { needProgram } from '../host/tools.js';
 import { sourceFiles, sourcePatterns } from '../kernel/build-tree.js';
 import { readDkmsConf } from './dkms.js';
 import { refuseUnread } from './makefile.js';
+import { diffText, type Patch, readPatches } from './patch-file.js';
 
 /** How a module's source differs from the kernel's own. */
 export type Change =
@@ -29,7 +30,8 @@ const MOST_BYTES = 16 * 2 ** 20;
 /** Content that a module built with this change depends on, for its cache key. */
 export async function changeContent(change: Change, gate: GateModule): Promise<(string | Buffer)[]> {
   if (change.kind === 'unchanged') return ['unchanged'];
-  if (change.kind !== 'source') return Promise.all(change.files.map((file) => readFile(file)));
+  if (change.kind !== 'source')
+    return (await Promise.all(change.files.map(readPatches))).map((patches) => JSON.stringify(patches));
   const content: (string | Buffer)[] = [];
   for (const { name, path } of await ownFiles(change.dir, gate)) content.push(name, await readFile(path));
   return content;
@@ -39,18 +41,14 @@ export async function changeContent(change: Change, gate: GateModule): Promise<(
 export async function changeNames(change: Change, gate: GateModule): Promise<string[]> {
   if (change.kind === 'unchanged') return [];
   if (change.kind === 'source') return (await ownFiles(change.dir, gate)).map(({ name }) => name);
-  return Promise.all(
-    change.files.map(async (file) => {
-      const subject = /^Subject: (.{1,200})$/m.exec(await readFile(file, 'latin1'))?.[1];
-      return subject === undefined ? basename(file) : `${basename(file)}: ${subject.trim()}`;
-    }),
-  );
+  const patches = (await Promise.all(change.files.map(readPatches))).flat();
+  return patches.map(({ name, subject }) => (subject === null ? name : `${name}: ${subject.slice(0, 200)}`));
 }
 
 /**
  * Makes the folder that is built, with its Makefile, from the kernel's own source (with the module's files at their places) and the
- * change. `scratch` is an empty folder to work in. Throws UsageError if the change does not fit, or holds something that would be left
- * out.
+ * change. `scratch` is an empty folder to work in. Returns what is to be told of how it fitted. Throws UsageError if the change does not
+ * fit, or holds something that would be left out.
  */
 export async function prepareSources(
   change: Change,
@@ -62,10 +60,13 @@ export async function prepareSources(
   }: { source: string; release: string; gate: GateModule; files: readonly string[] },
   scratch: string,
   out: string,
-): Promise<void> {
+): Promise<string[]> {
   await cp(source, scratch, { recursive: true });
+  const notes: string[] = [];
   if (change.kind === 'first-fitting') await applyFirst(scratch, change.files, gate);
-  if (change.kind === 'series') for (const file of change.files) await applyFirst(scratch, [file], gate);
+  if (change.kind === 'series')
+    for (const file of change.files)
+      for (const patch of await readPatches(file)) notes.push(...(await apply(scratch, patch, gate)));
   await mkdir(out, { recursive: true });
   for (const file of files) {
     const to = join(out, relative(gate.dir, file));
@@ -75,6 +76,7 @@ export async function prepareSources(
   if (change.kind === 'source') await layOver(change.dir, release, out, gate);
   if (gate.makefile !== 'own' && !(await hasMakefile(out)))
     await writeFile(join(out, 'Makefile'), gate.makefile);
+  return notes;
 }
 
 async function hasMakefile(dir: string): Promise<boolean> {
@@ -91,7 +93,7 @@ async function layOver(dir: string, release: string, out: string, gate: GateModu
   const { place, isTree } = await sourceFolder(dir, gate);
   if (!isTree) await refuseUnread(place, knowsExtraFlags(release));
   for (const patch of (await readDkmsConf(place, release))?.patches ?? [])
-    await applyFirst(out, [resolve(place, 'patches', patch)], gate);
+    await applyFlat(out, resolve(place, 'patches', patch), gate);
   for (const name of MAKEFILES) {
     const text = await readFile(join(out, name), 'utf8').catch(() => null);
     if (text === null) continue;
@@ -185,24 +187,46 @@ async function refuseTreeFlags(place: string, gate: GateModule): Promise<void> {
 
 /**
  * Checks that a patch changes one module and nothing else: what it did to another or to a shared header would not be tried.
- * Throws UsageError.
+ * Throws UsageError, with every file that is not the module's.
  */
 export async function checkPatch(file: string, gate: GateModule): Promise<void> {
-  const text = await readFile(file, 'utf8').catch((error: unknown) => {
-    throw new UsageError('no-such-patch', `${file}: cannot be read (${(error as Error).message})`, error);
-  });
-  const changed = [...text.matchAll(/^(?:---|\+\+\+) (\S+)/gm)]
-    .map(([, path = '']) => path)
-    .filter((path) => path !== '/dev/null')
-    .map((path) => path.replace(/^[^/]*\//, ''));
-  if (changed.length === 0)
-    throw new UsageError('not-a-patch', `${file}: is not a patch: no --- and +++ lines`);
-  for (const path of changed)
-    if (!isPart(path, gate))
+  const changes = (await readPatches(file)).flatMap((patch) => patch.changes);
+  if (changes.length === 0) throw new UsageError('not-a-patch', `${file}: ${await whyNoPatch(file)}`);
+  const foreign = changes.filter(({ path }) => placeOf(path, gate) === null);
+  if (foreign.length > 0) {
+    const names = [...new Set(foreign.map(({ path }) => path))];
+    throw new UsageError(
+      'foreign-patch',
+      `${file}: changes ${names.join(', ')}, which is not part of ${gate.name}${whosePart(names[0] ?? '')} (${sourcePatterns(gate).join(', ')}): leave that out, or build a kernel with it (kernel build --patch)`,
+    );
+  }
+  for (const { path, whole } of changes)
+    if (whole === 'deleted' || whole === 'renamed')
       throw new UsageError(
         'foreign-patch',
-        `${file}: changes ${path}, which is not part of ${gate.name}${whosePart(path)} (${sourcePatterns(gate).join(', ')}; paths as git writes them, a/ and b/ before)`,
+        `${file}: ${path} is ${whole} by it: without it there is no module`,
       );
+}
+
+/** Why a file holds no change. */
+async function whyNoPatch(file: string): Promise<string> {
+  const text = await readFile(file, 'latin1').catch(() => '');
+  if (text.trim() === '') return 'is empty';
+  if (/^@@@ /m.test(text)) return 'is a combined diff of a merge: give the diff against one parent';
+  if (/^(?:old|new) mode |^similarity index /m.test(text)) return 'changes modes or names only';
+  if (/^--- \S+\n\+\+\+ /m.test(text)) return 'is not a patch: its headers have no hunks behind them (@@)';
+  return 'is not a patch: no --- and +++ lines with a hunk behind them';
+}
+
+/** A patch's path as one in the kernel's source: whatever folders stand before it there; null if it is not the module's. */
+function placeOf(path: string, gate: GateModule): string | null {
+  const parts = path.split('/');
+  for (let at = 0; at < parts.length; at++) {
+    const suffix = parts.slice(at).join('/');
+    if (isPart(suffix, gate)) return suffix;
+  }
+  // A patch that was made in the module's own folder.
+  return parts.length === 1 && isPart(`${gate.dir}/${path}`, gate) ? `${gate.dir}/${path}` : null;
 }
 
 /** Whose it is instead, for a message; empty if it is nobody's. */
@@ -220,23 +244,61 @@ function isPart(path: string, gate: GateModule): boolean {
   );
 }
 
-async function applyFirst(work: string, patches: readonly string[], gate: GateModule): Promise<void> {
+const HOW = ['-p1', '--batch', '--forward', '--no-backup-if-mismatch'] as const;
+
+/** Applies a patch whole, or not at all. Returns where its hunks fitted elsewhere than they say. Throws UsageError with the hunk that does not. */
+async function apply(work: string, { name, changes }: Patch, gate: GateModule): Promise<string[]> {
   const program = await needProgram('patch');
-  const reasons: string[] = [];
-  for (const patch of patches) {
-    const args = ['-p1', '--fuzz=0', '--batch', '--forward', '-i', patch];
-    const dry = await host(program, [...args, '--dry-run'], { cwd: work, reject: false, all: true });
-    if (!dry.failed) {
-      await host(program, args, { cwd: work });
-      return;
-    }
-    const line = dry.all
+  const placed = changes.map(({ path, hunks }) => ({ place: placeOf(path, gate) ?? path, hunks }));
+  const input = Buffer.from(diffText(placed), 'latin1');
+  const run = (...args: string[]) => host(program, args, { cwd: work, reject: false, all: true, input });
+  const dry = await run(...HOW, '--fuzz=0', '--dry-run');
+  if (!dry.failed) {
+    const done = await run(...HOW, '--fuzz=0');
+    if (done.failed) throw new UsageError('patch-refused', `${name}: ${firstLine(done.all)}`);
+    return done.all
       .split('\n')
-      .find((text) => /FAILED|failed|[Cc]an't|malformed|[Rr]eversed|garbage/.test(text));
-    reasons.push(`${basename(patch)}: ${line?.replace(/ -- saving rejects.*/, '') ?? 'refused'}`);
+      .filter((line) => /succeeded at \d+ \(offset/.test(line))
+      .map((line) => `${name}: ${line.trim()}`);
   }
+  const fits = async (...args: string[]): Promise<boolean> => !(await run(...args, '--dry-run')).failed;
+  const line = dry.all
+    .split('\n')
+    .find((text) => /FAILED|failed|[Cc]an't|malformed|[Rr]eversed|garbage/.test(text))
+    ?.replace(/ -- saving rejects.*/, '');
+  const why = (await fits('-p1', '--batch', '-R', '--fuzz=0'))
+    ? "it is in this kernel's source already"
+    : (await fits(...HOW, '--fuzz=2'))
+      ? `${line}: it would fit with fuzz (patch -F2), which may put it where it does not belong: make it anew against this kernel`
+      : (line ?? 'refused');
+  throw new UsageError(
+    'patch-refused',
+    `does not apply to this kernel's ${gate.sources[0]}: ${name}: ${why}`,
+  );
+}
+
+/** The first patch that fits. */
+async function applyFirst(work: string, files: readonly string[], gate: GateModule): Promise<void> {
+  const reasons: string[] = [];
+  for (const file of files)
+    try {
+      for (const patch of await readPatches(file)) await apply(work, patch, gate);
+      return;
+    } catch (error) {
+      if (!(error instanceof UsageError) || error.code !== 'patch-refused') throw error;
+      reasons.push(error.message.replace(/^does not apply to .*?: /, ''));
+    }
   throw new UsageError(
     'patch-refused',
     `does not apply to this kernel's ${gate.sources[0]}: ${reasons.join('; ')}`,
   );
+}
+
+/** A patch of a folder of one's own, whose files lie at its top. */
+async function applyFlat(work: string, file: string, gate: GateModule): Promise<void> {
+  const flat: GateModule = { ...gate, dir: '.', sources: ['*'] };
+  for (const patch of await readPatches(file)) {
+    const changes = patch.changes.map((change) => ({ ...change, path: change.path.replace(/.*\//, '') }));
+    await apply(work, { ...patch, changes }, flat);
+  }
 }

@@ -118,7 +118,11 @@ for (const [what, text] of [
   });
 
 test.serial('a patch that is a known variant under another name is said to be that one', async (t) => {
-  const { made } = await build(t, '--patch', join(imagesDir, 'modules/libiscsi_tcp/unpatched.sendpage-ok.patch'));
+  const { made } = await build(
+    t,
+    '--patch',
+    join(imagesDir, 'modules/libiscsi_tcp/unpatched.sendpage-ok.patch'),
+  );
   t.is(made.sameCodeAs, 'unpatched');
 });
 
