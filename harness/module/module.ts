@@ -1,25 +1,24 @@
 import { createHash } from 'node:crypto';
-import { copyFile, mkdir, readdir, readFile, realpath, stat, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, readdir, readFile, realpath } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import * as z from 'zod';
 import { UsageError } from '../base/errors.js';
-import { buildOnce, contentKey, exists, scratchDir, writeJson } from '../base/files.js';
+import { buildOnce, contentKey, exists, writeJson } from '../base/files.js';
 import { suggestion } from '../base/nearest.js';
-import { cacheDir, imagesDir, isFile } from '../base/paths.js';
+import { cacheDir, imagesDir } from '../base/paths.js';
 import type { Progress } from '../base/progress.js';
 import { readYaml } from '../base/yaml-file.js';
 import type { GateModule } from '../bug/bug.js';
 import { gateModules, koName } from '../bug/family.js';
-import { begins, unpacked } from '../host/unpack.js';
 import { ensureBuildTree } from '../kernel/build-tree.js';
 import { type Kernel, stockModulePath } from '../kernel/kernel.js';
 import { codeKey } from '../kernel/module-code.js';
 import { type ModuleInfo, readModule } from '../kernel/module-file.js';
-import { findFiles, unpackPackage } from '../kernel/package-files.js';
 import { buildModule } from './build.js';
 import { BUILD_DEFAULTS, type BuildOptions } from './build-options.js';
+import { kindOf, takeKo } from './given.js';
 import type { ModuleIdentity, ModuleRecord } from './identity.js';
-import { hasSeries } from './patch-file.js';
+import type { Place } from './place.js';
 import { checkPrebuilt } from './prebuilt.js';
 import { compareCode, type KnownModule } from './same-code.js';
 import { type Change, changeContent, changeNames, checkPatch } from './sources.js';
@@ -50,12 +49,6 @@ export interface Module {
 export function moduleRecord({ info, identity }: Module): ModuleRecord {
   const { vermagic, srcversion, buildId } = info;
   return { vermagic, srcversion, buildId, ...identity };
-}
-
-/** What a module stands in for: this module of this kernel. */
-export interface Place {
-  kernel: Kernel;
-  gate: GateModule;
 }
 
 const variantsDir = (gate: GateModule): string => join(imagesDir, 'modules', gate.name);
@@ -93,51 +86,6 @@ export async function modulesOf(place: Place): Promise<string[]> {
   for (const [name, variant] of Object.entries(await variants(place.gate)))
     if (await exists(await variantFile(name, variant, place))) there.push(name);
   return [...there, ...(await namedModules(place))];
-}
-
-type IdKind = 'stock' | 'name' | 'ko' | 'package' | 'patch' | 'folder';
-
-/** What a module id is: a name, or by its content what the file or folder holds. */
-async function kindOf(id: string): Promise<IdKind> {
-  if (id === 'stock') return 'stock';
-  if (!isFile(id)) return 'name';
-  const info = await stat(id).catch(() => null);
-  if (info?.isDirectory()) return (await hasSeries(id)) ? 'patch' : 'folder';
-  if (!info?.isFile()) return /\.(?:ko|deb|rpm)(?:\.|$)/i.test(id) ? 'ko' : 'patch';
-  const content = await unpacked(await readFile(id), id);
-  if (begins(content, '7f454c46') || id.endsWith('.ko')) return 'ko';
-  return begins(content, 'edabeedb') || begins(content, '213c617263683e') ? 'package' : 'patch';
-}
-
-/** The plain .ko that a file is, packs, or, as a package, holds. Throws UsageError if that is not one. */
-async function takeKo(id: string, gate: GateModule): Promise<string> {
-  const file = await realpath(id).catch(() => id);
-  const kind = await kindOf(file);
-  let content = await readFile(file).catch(() => null);
-  if (content === null || (kind === 'ko' && begins(content, '7f454c46'))) return file;
-  const ko = koName(gate);
-  await using scratch = await scratchDir('package');
-  if (kind === 'package') {
-    const out = join(scratch.path, 'out');
-    await unpackPackage(file, out);
-    const name = new RegExp(`(?:^|/)${ko.replace('.', '\\.')}(?:\\.(?:xz|gz|zst))?$`);
-    const found = await findFiles(out, name);
-    const [only] = found;
-    if (only === undefined || found.length > 1)
-      throw new UsageError(
-        'wrong-module',
-        `${id}: holds ${found.length === 0 ? `no ${ko}` : found.join(', ')}: there must be one`,
-      );
-    content = await readFile(join(out, only));
-  }
-  const plain = await unpacked(content, id);
-  if (!begins(plain, '7f454c46')) return file;
-  const dir = cacheDir('modules', `taken-${contentKey(plain)}`);
-  await buildOnce(dir, async (out) => {
-    await mkdir(out);
-    await writeFile(join(out, ko), plain);
-  });
-  return join(dir, ko);
 }
 
 /**

@@ -4,7 +4,7 @@ import { ensureBuildTree } from '../kernel/build-tree.js';
 import { stockModulePath } from '../kernel/kernel.js';
 import { readModule } from '../kernel/module-file.js';
 import { offeredSymbols, wantedSymbols, whyRefused } from '../kernel/symbol-versions.js';
-import type { Place } from './module.js';
+import type { Place } from './place.js';
 
 /** Throws UsageError if a .ko cannot stand in for this kernel's module. */
 export async function checkPrebuilt(
