@@ -126,6 +126,64 @@ test.serial('a patch that is a known variant under another name is said to be th
   t.is(made.sameCodeAs, 'unpatched');
 });
 
+test.serial(
+  'patches in a mailbox and in a quilt series are all in the module; one that is in the source already is told so',
+  async (t) => {
+    const dir = await tempDir(t);
+    await writeFile(join(dir, 'one.patch'), adds('lp_one'));
+    await writeFile(join(dir, 'two.patch'), adds('lp_two'));
+    await writeFile(join(dir, 'series'), 'one.patch\ntwo.patch\n');
+    const box = join(dir, 'both.mbox');
+    const mail = (name: string): string =>
+      `From 0123456789 Mon Sep 17 00:00:00 2001\nFrom: a@example.org\nSubject: [PATCH] ${name}\n\nwords\n---\n${adds(name)}\n`;
+    await writeFile(box, mail('lp_one') + mail('lp_two'));
+    for (const [given, names] of [
+      [dir, ['one.patch', 'two.patch']],
+      [box, ['both.mbox#1: [PATCH] lp_one', 'both.mbox#2: [PATCH] lp_two']],
+    ] as const) {
+      const { made, stderr } = await build(t, '--patch', given);
+      t.deepEqual(made?.source, names, stderr);
+      const functions = await functionsOf(made.file);
+      t.true(['lp_one', 'lp_two'].every((name) => functions.includes(name)));
+    }
+    const fixed = join(dir, 'fixed.patch');
+    await writeFile(
+      fixed,
+      `--- a/${FILE}\n+++ b/${FILE}\n@@ -130,3 +130,3 @@\n \t */\n-\tif (page_count(sg_page(sg)) >= 1 && !recv)\n+\tif (!recv && sendpage_ok(sg_page(sg)))\n \t\treturn;\n`,
+    );
+    const { code, stderr } = await build(t, '--patch', fixed);
+    t.is(code, 2);
+    t.regex(stderr, /fixed\.patch: it is in this kernel's source already/);
+  },
+);
+
+test.serial('a .ko that is packed, or in a package, is taken as it is', async (t) => {
+  const dir = await tempDir(t);
+  const { made } = await build(
+    t,
+    '--patch',
+    join(imagesDir, 'modules/libiscsi_tcp/pageslab.sendpage-ok.patch'),
+  );
+  const ko = join(dir, 'libiscsi_tcp.ko');
+  await copyFile(made.file, ko);
+  for (const program of ['gzip', 'xz']) await execa(program, ['-k', ko]);
+  const root = join(dir, 'root');
+  await mkdir(join(root, 'DEBIAN'), { recursive: true });
+  await mkdir(join(root, 'lib/modules/updates'), { recursive: true });
+  await copyFile(ko, join(root, 'lib/modules/updates/libiscsi_tcp.ko'));
+  await writeFile(
+    join(root, 'DEBIAN/control'),
+    'Package: fix\nVersion: 1\nArchitecture: all\nMaintainer: a <a@example.org>\nDescription: a fix\n',
+  );
+  const deb = join(dir, 'fix.deb');
+  await execa('dpkg-deb', ['-b', root, deb]);
+  for (const given of [`${ko}.gz`, `${ko}.xz`, deb]) {
+    const taken = await build(t, '--ko', given);
+    t.is(taken.made?.sha256, made.sha256, taken.stderr);
+    t.is(taken.made?.sameCodeAs, 'pageslab');
+  }
+});
+
 test.serial('what a table makes of code counts, where it stands in its source does not', async (t) => {
   const dir = await tempDir(t);
   const key = async (name: string, lines: readonly string[]): Promise<string> => {
