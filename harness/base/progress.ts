@@ -1,4 +1,5 @@
 import ora from 'ora';
+import { harmless } from './harmless.js';
 
 /** What a command tells while it works; a step is one of several that may run at a time. Seconds are since the step began. */
 export type ProgressEvent =
@@ -22,8 +23,9 @@ export interface Progress {
 export function progressTo(report: Reporter): Progress {
   let steps = 0;
   return {
-    line: (text) => report({ kind: 'line', text }),
-    async step(title, work) {
+    line: (text) => report({ kind: 'line', text: harmless(text) }),
+    async step(name, work) {
+      const title = harmless(name);
       const step = ++steps;
       const started = performance.now();
       const seconds = (): number => (performance.now() - started) / 1000;
@@ -31,7 +33,7 @@ export function progressTo(report: Reporter): Progress {
       let failed = true;
       try {
         const result = await work((text) =>
-          report({ kind: 'update', step, title, text, seconds: seconds() }),
+          report({ kind: 'update', step, title, text: harmless(text), seconds: seconds() }),
         );
         failed = false;
         return result;

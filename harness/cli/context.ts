@@ -1,3 +1,4 @@
+import { harmless } from '../base/harmless.js';
 import { type Progress, silentProgress, stderrProgress } from '../base/progress.js';
 
 /** What `-` stands for on the command line. */
@@ -16,7 +17,7 @@ export function progressFor(quiet = false): Progress {
 
 /** The command's result: a JSON document, or lines for people. This is all that goes to stdout. */
 export function printResult(json: boolean, document: unknown, lines: () => string[]): void {
-  const text = json ? JSON.stringify(document, null, 2) : lines().join('\n');
+  const text = json ? JSON.stringify(document, null, 2) : harmless(lines().join('\n'));
   if (text) process.stdout.write(`${text}\n`);
 }
 

@@ -3,6 +3,7 @@ import yargs from 'yargs';
 import { hideBin } from 'yargs/helpers';
 import { cleanedUp } from '../base/cleanup.js';
 import { EXIT, firstLine, LoopanicError, UsageError } from '../base/errors.js';
+import { harmless } from '../base/harmless.js';
 import { ending } from './act.js';
 import { analyzeCommand } from './commands/analyze.js';
 import { bisectCommand } from './commands/bisect.js';
@@ -34,7 +35,7 @@ function tell(error: unknown): number {
   const system = error instanceof Error && 'syscall' in error && 'code' in error;
   const verbose = process.argv.includes('--verbose');
   const code = known ? error.code : system ? String(error.code) : 'internal';
-  const message = `${known || system ? '' : 'internal error: '}${firstLine(error)}`;
+  const message = harmless(`${known || system ? '' : 'internal error: '}${firstLine(error)}`);
   process.stderr.write(`loopanic: ${message} [${code}]\n`);
   if (process.argv.includes('--json'))
     process.stdout.write(`${JSON.stringify({ error: { code, message } }, null, 2)}\n`);

@@ -11,6 +11,7 @@ import { readModule } from './module-file.js';
 import { findFiles } from './package-files.js';
 import { kernelProfile } from './profile.js';
 import { writeUnpackedImage } from './unpack-image.js';
+import { refuseOddities } from './untrusted-tree.js';
 
 const kernelsDir = (...parts: string[]): string => cacheDir('kernels', ...parts);
 
@@ -108,6 +109,7 @@ export async function layOut(
   source: string,
   update: (text: string) => void,
 ): Promise<Pick<KernelRecord, 'release' | 'compiler'>> {
+  await refuseOddities(root, source);
   // Where /usr was merged, packages have their modules below it.
   if (!(await exists(join(root, 'lib/modules'))) && (await exists(join(root, 'usr/lib/modules')))) {
     await mkdir(join(root, 'lib'), { recursive: true });

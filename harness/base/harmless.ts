@@ -1,0 +1,8 @@
+/** Control characters but for the line's end and the tab: on a terminal they move, delete and rename. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+const CONTROL = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g;
+
+/** Text that a guest, a log or a file may have had a part in, for a terminal: what would do something there is shown instead. */
+export function harmless(text: string): string {
+  return text.replace(CONTROL, (character) => `\\x${character.charCodeAt(0).toString(16).padStart(2, '0')}`);
+}

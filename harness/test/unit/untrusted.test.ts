@@ -1,0 +1,94 @@
+import { mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import test, { type ExecutionContext } from 'ava';
+import { execa } from 'execa';
+import { loopanic } from '../support/cli.js';
+import { tempDir, tempFile } from '../support/files.js';
+
+const RELEASE = '6.1.0-99-test';
+
+/** A kernel's package with one thing in it that is odd. */
+async function packageWith(t: ExecutionContext, change: (root: string) => Promise<unknown>): Promise<string> {
+  const dir = await tempDir(t);
+  const root = join(dir, 'root');
+  await mkdir(join(root, 'DEBIAN'), { recursive: true });
+  await mkdir(join(root, 'boot'));
+  await mkdir(join(root, `lib/modules/${RELEASE}/kernel`), { recursive: true });
+  await writeFile(join(root, `boot/vmlinuz-${RELEASE}`), 'no kernel');
+  await writeFile(join(root, `boot/config-${RELEASE}`), '');
+  await writeFile(
+    join(root, 'DEBIAN/control'),
+    'Package: odd\nVersion: 1\nArchitecture: amd64\nMaintainer: a <a@example.org>\nDescription: odd\n',
+  );
+  await change(root);
+  await execa('dpkg-deb', ['--root-owner-group', '-b', root, join(dir, 'odd.deb')]);
+  return join(dir, 'odd.deb');
+}
+
+for (const [what, pattern, change] of [
+  [
+    'a configuration that is a link to a new path',
+    /boot\/config-.*: is a link that leads out/,
+    (root, victim) => execa('ln', ['-sfn', victim, join(root, `boot/config-${RELEASE}`)]),
+  ],
+  [
+    'an unpacked image that is a link to a file',
+    /vmlinux-boot: is nothing that a kernel has at its top/,
+    (root, victim) => symlink(victim, join(root, 'vmlinux-boot')),
+  ],
+  [
+    'a build tree',
+    /devel: is nothing that a kernel has at its top/,
+    async (root, victim) => {
+      await mkdir(join(root, 'devel'));
+      await symlink(join(victim, '..'), join(root, 'devel/tree'));
+    },
+  ],
+  [
+    'a record of its own',
+    /kernel\.json: is nothing that a kernel has at its top/,
+    (root) => writeFile(join(root, 'kernel.json'), '{}'),
+  ],
+  [
+    'a module tree that is an option',
+    /lib\/modules\/--files=\.\.: is no name of a kernel release/,
+    (root) => mkdir(join(root, 'lib/modules/--files=..')),
+  ],
+  ['a FIFO', /boot\/fifo: is a FIFO/, (root) => execa('mkfifo', [join(root, 'boot/fifo')])],
+  ['a device', /boot\/null: is a device/, (root) => execa('mknod', [join(root, 'boot/null'), 'c', '1', '3'])],
+  [
+    'a link to a link',
+    /boot\/b: is a link that leads out/,
+    async (root, victim) => {
+      await symlink(victim, join(root, 'boot/a'));
+      await symlink('a', join(root, 'boot/b'));
+    },
+  ],
+] as [string, RegExp, (root: string, victim: string) => Promise<unknown>][])
+  test(`kernel add refuses a package with ${what}, by name, and nothing else is touched`, async (t) => {
+    const dir = await tempDir(t);
+    const victim = join(dir, 'victim');
+    await writeFile(victim, 'mine');
+    const deb = await packageWith(t, (root) => change(root, victim));
+    const { code, stderr } = await loopanic(['kernel', 'add', deb, '--no-verify']);
+    t.is(code, 2);
+    t.regex(stderr, what === 'a link to a link' ? /boot\/[ab]: is a link that leads out/ : pattern);
+    t.is(await readFile(victim, 'utf8'), 'mine');
+    t.deepEqual(await readdir(dir), ['victim']);
+  });
+
+test('what would do something on a terminal is shown there, and is whole in JSON', async (t) => {
+  const bell = '\u001b]0;title\u0007';
+  const log = await tempFile(
+    t,
+    'bad.log',
+    `[    1.000000] kernel BUG at ${bell}x.c:1!\n[    1.000001] CPU: 0 PID: 1 Comm: a\u0008b Not tainted 6.1.0 #1\n`,
+  );
+  const { stdout } = await loopanic(['classify', log]);
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+  t.notRegex(stdout, /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/);
+  const missing = await loopanic(['classify', `/nowhere/${bell}`]);
+  t.is(missing.code, 2);
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+  t.notRegex(missing.stderr, /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/);
+});
