@@ -28,7 +28,8 @@ export async function refuseOddities(root: string, source: string): Promise<void
     if (entry.isFile() || entry.isDirectory()) continue;
     if (!entry.isSymbolicLink()) throw refuse(path, `is a ${kindOf(entry)}`);
     if (await staysInside(root, path)) continue;
-    if (!USUAL_LINKS.test(path)) throw refuse(path, 'is a link that leads out of the package');
+    const isNeeded = /^(?:boot|(?:usr\/)?lib(?:\/modules|$)|usr$|usr\/lib$)/.test(path);
+    if (isNeeded && !USUAL_LINKS.test(path)) throw refuse(path, 'is a link that leads out of the package');
     await rm(join(root, path));
   }
 }
