@@ -17,6 +17,13 @@ export type Outcome = (typeof outcomes)[number];
 
 const seconds = z.number().describe('seconds');
 
+/** A line of one of the trial's logs. */
+const citationSchema = z.object({
+  file: z.string().regex(/^[\w-]+(\.[\w-]+)*$/, "must be the name of a file in the trial's folder"),
+  line: z.int(),
+  text: z.string(),
+});
+
 /** outcome.json: everything that is known of one trial. */
 export const outcomeSchema = z
   .object({
@@ -69,8 +76,8 @@ export const outcomeSchema = z
       })
       .nullable()
       .describe('proof of work'),
-    evidence: z.array(z.object({ file: z.string(), line: z.int(), text: z.string() })),
-    warnings: z.array(z.object({ file: z.string(), line: z.int(), text: z.string() })),
+    evidence: z.array(citationSchema),
+    warnings: z.array(citationSchema),
   })
   .meta({ id: 'outcome' });
 

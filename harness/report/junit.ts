@@ -119,8 +119,10 @@ function detail(cell: RunCell): string {
   ].join('\n');
 }
 
-/** XML 1.0 has no control characters; logs do. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is removed
+const NO_XML = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g;
+
+/** XML 1.0 has no control characters; logs do. And xmlbuilder2 takes what looks like an entity for one. */
 function cleaned(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is removed
-  return text.replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g, '\ufffd');
+  return text.replace(NO_XML, '\ufffd').replaceAll('&', '&amp;');
 }

@@ -1,3 +1,4 @@
+import { harmless } from '../base/harmless.js';
 import type { RunDocument } from '../results/run-schema.js';
 import {
   cellName,
@@ -16,7 +17,7 @@ import {
 
 /** Text that stays text in a table: no columns, no markup. */
 const cellText = (text: string): string =>
-  text.replaceAll('\n', ' ').replace(/[\\|<>*_`[\]]/g, (sign) => `\\${sign}`);
+  harmless(text.replace(/\s*[\r\n]+\s*/g, ' ')).replace(/[\\|<>*_`[\]]/g, (sign) => `\\${sign}`);
 
 /** A summary for a CI job's page: a table of cells, then what went wrong with the command that repeats it. */
 export function markdownReport(run: RunDocument): string {
@@ -46,7 +47,9 @@ export function markdownReport(run: RunDocument): string {
   const bad = needsLook(run).filter((cell) => standing(cell, run) !== 'ok');
   if (bad.length > 0) lines.push('', '## What needs a look', '');
   for (const cell of bad) {
-    const expected = cell.expected ? ` Expected ${cell.expected.verdict}: ${cell.expected.why}.` : '';
+    const expected = cell.expected
+      ? ` Expected ${cell.expected.verdict}: ${cellText(cell.expected.why)}.`
+      : '';
     lines.push(
       `- **${cellText(cellName(cell))}**: ${cell.verdict ?? 'not judged'}: ${cellText(cell.reason)}.${expected}`,
     );

@@ -1,4 +1,5 @@
 import { stringify } from 'yaml';
+import { harmless } from '../base/harmless.js';
 import type { RunDocument } from '../results/run-schema.js';
 import { cellName, moduleText, repeatCommand, standing, tellingTrial, unfinished } from './cell-state.js';
 
@@ -12,7 +13,9 @@ export function tapReport(run: RunDocument): string {
   const lines = ['TAP version 14', `1..${points}`];
   let number = 0;
   const describe = (text: string): string =>
-    text.replaceAll('\\', '\\\\').replaceAll('#', '\\#').replaceAll('\n', ' ');
+    harmless(text.replace(/\s*[\r\n]+\s*/g, ' '))
+      .replaceAll('\\', '\\\\')
+      .replaceAll('#', '\\#');
   for (const cell of run.cells) {
     const ok = standing(cell, run) === 'ok';
     lines.push(

@@ -2,8 +2,13 @@ import { mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
+import sax from 'sax';
+import { junitReport } from '../../report/junit.js';
+import { markdownReport } from '../../report/markdown.js';
+import { tapReport } from '../../report/tap.js';
 import { loopanic } from '../support/cli.js';
 import { tempDir, tempFile } from '../support/files.js';
+import { sampleRun } from '../support/sample-run.js';
 
 const RELEASE = '6.1.0-99-test';
 
@@ -91,4 +96,32 @@ test('what would do something on a terminal is shown there, and is whole in JSON
   t.is(missing.code, 2);
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
   t.notRegex(missing.stderr, /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/);
+});
+
+const NASTY = 'a &x; &#0; \u0001 ]]> <b> \r\nnot ok 99 - b | c';
+
+test('reports are whole, whatever a guest has said', (t) => {
+  const run = sampleRun();
+  for (const cell of run.cells) {
+    cell.reason = NASTY;
+    cell.warnings.push(NASTY);
+    if (cell.expected) cell.expected.why = NASTY;
+    for (const trial of cell.trials) trial.reason = NASTY;
+  }
+  const errors: string[] = [];
+  const parser = sax.parser(true);
+  let text = '';
+  parser.ontext = (part) => {
+    text += part;
+  };
+  parser.onerror = (error) => {
+    errors.push(error.message);
+    parser.resume();
+  };
+  parser.write(junitReport(run)).close();
+  t.deepEqual(errors, []);
+  t.true(text.includes('a &x; &#0; \ufffd ]]> <b>'));
+  t.notRegex(tapReport(run), /^not ok 99/m);
+  t.false(tapReport(run).includes('\r'));
+  t.notRegex(markdownReport(run), /^not ok 99|[^\\]<b>/m);
 });
