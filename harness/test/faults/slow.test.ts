@@ -37,7 +37,7 @@ work_done "$cycle"
             /workload:\n(?: {2}.*\n)*/,
             'workload:\n  name: drop\n  cycles: 2\n  minMergedPerCycle: 0\n',
           )
-          .replace('receiver: tgtd', 'receiver: tgtd\nimage: debian-12-disk'),
+          .replace(/^summary: /m, 'image: debian-12-disk\nsummary: '),
       );
       const { trial } = await bench.run(scenario, '--module', 'stock');
       t.true(['warned', 'hung'].includes(trial.outcome), `${trial.outcome}: ${trial.reason}`);
