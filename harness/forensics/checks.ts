@@ -1,7 +1,7 @@
 import type { Bug } from '../bug/bug.js';
 import { transportOf } from '../bug/family.js';
 import type { Sought } from '../bug/sought.js';
-import { kmallocObjectSize } from '../outcome/signature.js';
+import { kmallocObjectSize } from '../log/signature.js';
 import type { Analysis, AnalysisCheck, AnalysisFacts } from './analysis-schema.js';
 
 const USERCOPY_FUNCTIONS = ['usercopy_abort', '__check_object_size', '__check_heap_object'];

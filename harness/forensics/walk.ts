@@ -1,7 +1,7 @@
 import { InfraError } from '../base/errors.js';
 import type { Bug } from '../bug/bug.js';
 import { transportOf } from '../bug/family.js';
-import { usercopyMessage } from '../outcome/crash-report.js';
+import { usercopyMessage } from '../log/crash-report.js';
 import type { AnalysisFacts } from './analysis-schema.js';
 import {
   type Fragment,

@@ -1,7 +1,7 @@
 import { firstLine, InfraError } from '../base/errors.js';
-import { debianSources } from '../host/apt.js';
 import { host } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
+import { debianSources } from '../package/apt.js';
 
 /** One word for a shell. */
 export function shellQuote(word: string): string {

@@ -6,7 +6,7 @@ import { imagesDir } from '../base/paths.js';
 import type { Progress } from '../base/progress.js';
 import { command, commandError, host } from '../host/command.js';
 import { findProgram, needProgram } from '../host/tools.js';
-import { requireKey } from '../kernel/rpm.js';
+import { requireKey } from '../package/rpm.js';
 import { mmdebstrap, shellQuote as quote } from './mmdebstrap.js';
 import type { DiskRecipe } from './recipe.js';
 

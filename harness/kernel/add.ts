@@ -10,13 +10,13 @@ import type { Progress } from '../base/progress.js';
 import { allBugs, transportOf } from '../bug/family.js';
 import { command } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
+import { type FileKind, fileKind, findFiles, unpackPackage } from '../package/package-files.js';
+import { checkRpm, requireSigned, rpmInfo, type SigningKey } from '../package/rpm.js';
 import { buildTreeContent, hasModuleSource, layOutBuildTree } from './build-tree.js';
 import { catalogue, knownKeys } from './catalogue.js';
 import { layOutDebugInfo } from './debug-info.js';
 import type { Kernel, KernelPackage } from './kernel.js';
-import { type FileKind, fileKind, findFiles, unpackPackage } from './package-files.js';
 import { kernelProfile } from './profile.js';
-import { checkRpm, requireSigned, rpmInfo, type SigningKey } from './rpm.js';
 import { layOut, missingModules, storeKernel } from './store.js';
 
 /** What `kernel add` is given. */

@@ -8,12 +8,12 @@ import { imagesDir } from '../base/paths.js';
 import type { Progress } from '../base/progress.js';
 import { command, host } from '../host/command.js';
 import { findProgram, kernelHeaders, needProgram } from '../host/tools.js';
+import { unpackPackage } from '../package/package-files.js';
 import { type AddRequest, addKernel, checkNewId } from './add.js';
 import { changedFiles, checkChangesSomething, checkIsCompiled } from './compiled-change.js';
 import { debianPackages } from './debian.js';
 import { ensureKernel } from './fetch.js';
 import type { Kernel } from './kernel.js';
-import { unpackPackage } from './package-files.js';
 import { presentKernel } from './store.js';
 
 /** A kernel of a distribution with a patch to its core, which no module can stand in for. */

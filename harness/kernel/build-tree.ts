@@ -17,11 +17,11 @@ import type { GateModule } from '../bug/bug.js';
 import { gateModules } from '../bug/family.js';
 import { commandError, host } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
-import { catalogueEntry } from './catalogue.js';
+import { fileKind, unpackPackage } from '../package/package-files.js';
+import { downloadRpm } from '../package/rpm-repository.js';
+import { catalogueEntry, located } from './catalogue.js';
 import { debianPackages, headerPackages } from './debian.js';
 import type { Kernel } from './kernel.js';
-import { fileKind, unpackPackage } from './package-files.js';
-import { downloadRpm } from './rpm-repository.js';
 import { linkFolder } from './store.js';
 
 /** What a module of this kernel is built against and from. */
@@ -95,8 +95,8 @@ async function fetchBuildFiles(
       `kernel ${kernel.id} was added without what a module is built from: add it again with --devel and --source`,
     );
   return {
-    devel: [(await downloadRpm(entry.devel, dir, update)).file],
-    source: (await downloadRpm(entry.sources, dir, update)).file,
+    devel: [(await downloadRpm(await located(entry.devel), dir, update)).file],
+    source: (await downloadRpm(await located(entry.sources), dir, update)).file,
   };
 }
 

@@ -6,7 +6,8 @@ import { exists } from '../base/files.js';
 import { suggestion } from '../base/nearest.js';
 import { imagesDir } from '../base/paths.js';
 import { readYaml } from '../base/yaml-file.js';
-import type { SigningKey } from './rpm.js';
+import type { SigningKey } from '../package/rpm.js';
+import type { LocatedPackage, Mirror } from '../package/rpm-repository.js';
 import { presentIds } from './store.js';
 
 const packageRef = z.strictObject({
@@ -71,12 +72,6 @@ export const catalogueSchema = z
 
 export type CatalogueEntry = z.infer<typeof entrySchema>;
 
-/** A place that packages are downloaded from. */
-export interface Mirror {
-  url: string;
-  key: SigningKey;
-}
-
 interface Catalogue {
   kernels: Record<string, CatalogueEntry>;
   mirrors: Record<string, Mirror>;
@@ -89,7 +84,15 @@ function userCatalogue(): string {
 }
 
 /** loopanic's catalogue and the user's, whose entries win. Throws UsageError. */
-async function loadCatalogue(): Promise<Catalogue> {
+function loadCatalogue(): Promise<Catalogue> {
+  parsed ??= parseCatalogue();
+  return parsed;
+}
+
+/** Read once: what a command does is of one catalogue. */
+let parsed: Promise<Catalogue> | undefined;
+
+async function parseCatalogue(): Promise<Catalogue> {
   const merged: Catalogue = { kernels: {}, mirrors: {} };
   for (const file of [join(imagesDir, 'kernels.yaml'), userCatalogue()]) {
     if (file === userCatalogue() && !(await exists(file))) continue;
@@ -116,12 +119,12 @@ export async function catalogue(): Promise<Record<string, CatalogueEntry>> {
   return (await loadCatalogue()).kernels;
 }
 
-/** The mirror that a package is on. Throws UsageError. */
-export async function mirrorOf(ref: PackageRef): Promise<Mirror> {
+/** Where a package is to be had: with its mirror. Throws UsageError. */
+export async function located(ref: PackageRef): Promise<LocatedPackage> {
   const { mirrors } = await loadCatalogue();
   const mirror = Object.hasOwn(mirrors, ref.mirror) ? mirrors[ref.mirror] : undefined;
   if (!mirror) throw new UsageError('unknown-mirror', `the kernel catalogue has no mirror ${ref.mirror}`);
-  return mirror;
+  return { mirror, repo: ref.repo, path: ref.path };
 }
 
 /** Keys that RPMs from anywhere are checked against. */

@@ -1,10 +1,10 @@
 import { join } from 'node:path';
 import { InfraError } from '../base/errors.js';
 import { scratchDir } from '../base/files.js';
-import { AptWorkspace } from '../host/apt.js';
+import { AptWorkspace } from '../package/apt.js';
+import { unpackPackage } from '../package/package-files.js';
 import type { CatalogueEntry } from './catalogue.js';
 import type { Kernel } from './kernel.js';
-import { unpackPackage } from './package-files.js';
 import { hasKernel, layOut, storeKernel, useKernel } from './store.js';
 
 /** Downloads the suite's newest version of a kernel and unpacks it into the cache. Nothing is installed on the host. */

@@ -4,11 +4,11 @@ import { InfraError, UsageError } from '../base/errors.js';
 import { buildOnce, exists, scratchDir } from '../base/files.js';
 import type { Progress } from '../base/progress.js';
 import { host } from '../host/command.js';
-import { catalogueEntry } from './catalogue.js';
+import { fileKind, findFiles, unpackPackage } from '../package/package-files.js';
+import { downloadRpm } from '../package/rpm-repository.js';
+import { catalogueEntry, located } from './catalogue.js';
 import { debianPackages } from './debian.js';
 import type { Kernel } from './kernel.js';
-import { fileKind, findFiles, unpackPackage } from './package-files.js';
-import { downloadRpm } from './rpm-repository.js';
 
 const debugDir = (kernel: Pick<Kernel, 'dir'>): string => join(kernel.dir, 'debug');
 
@@ -53,7 +53,7 @@ async function fetchDebugPackage(
   }
   const entry = kernel.origin === 'rpm' ? await catalogueEntry(id).catch(() => null) : null;
   if (entry?.origin === 'rpm' && entry.debuginfo)
-    return (await downloadRpm(entry.debuginfo, dir, update)).file;
+    return (await downloadRpm(await located(entry.debuginfo), dir, update)).file;
   throw new UsageError(
     'no-debug-info',
     `kernel ${id} was added without debug info: add it again with --debuginfo`,

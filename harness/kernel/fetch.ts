@@ -3,13 +3,13 @@ import { join } from 'node:path';
 import { UsageError } from '../base/errors.js';
 import { contentKey, scratchDir } from '../base/files.js';
 import type { Progress } from '../base/progress.js';
+import { unpackPackage } from '../package/package-files.js';
+import { rpmInfo } from '../package/rpm.js';
+import { type DownloadedRpm, downloadRpm } from '../package/rpm-repository.js';
 import { layOutBuildTree } from './build-tree.js';
-import { type CatalogueEntry, catalogue, catalogueEntry, checkKernelId } from './catalogue.js';
+import { type CatalogueEntry, catalogue, catalogueEntry, checkKernelId, located } from './catalogue.js';
 import { fetchDebianKernel } from './debian.js';
 import type { Kernel } from './kernel.js';
-import { unpackPackage } from './package-files.js';
-import { rpmInfo } from './rpm.js';
-import { type DownloadedRpm, downloadRpm } from './rpm-repository.js';
 import { hasKernel, layOut, presentKernel, storeKernel, useKernel } from './store.js';
 
 /** The kernel as it is on this host, or fetched now. Throws UsageError for an id that is neither here nor in the catalogue. */
@@ -52,7 +52,7 @@ async function fetchRpmKernel(
   await using scratch = await scratchDir('kernel');
   const got: DownloadedRpm[] = [];
   const get = async (ref: (typeof entry.kernel)[number]): Promise<DownloadedRpm> => {
-    const rpm = await downloadRpm(ref, scratch.path, update, verify);
+    const rpm = await downloadRpm(await located(ref), scratch.path, update, verify);
     got.push(rpm);
     return rpm;
   };

@@ -6,7 +6,7 @@ import { cacheDir, isFile } from '../base/paths.js';
 import type { GateModule } from '../bug/bug.js';
 import { koName } from '../bug/family.js';
 import { begins, unpacked } from '../host/unpack.js';
-import { findFiles, unpackPackage } from '../kernel/package-files.js';
+import { findFiles, unpackPackage } from '../package/package-files.js';
 import { hasSeries } from './patch-file.js';
 
 /** What a module's id can be. */

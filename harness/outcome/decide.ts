@@ -1,8 +1,8 @@
 import * as z from 'zod';
-import type { LogEvidence, LogVerdict } from './classify.js';
-import type { GuestFacts } from './guest-facts.js';
-import { GuestMarkers, type WorkDone } from './guest-markers.js';
-import type { KernelLog } from './kernel-log.js';
+import type { GuestFacts } from '../guest/guest-facts.js';
+import { GuestMarkers, type WorkDone } from '../guest/guest-markers.js';
+import type { KernelLog } from '../guest/kernel-log.js';
+import type { LogEvidence, LogVerdict } from '../log/classify.js';
 import type { Outcome } from './outcome-schema.js';
 
 /** Why a trial was ended. */

@@ -1,8 +1,8 @@
 import * as z from 'zod';
+import { guestSchema } from '../guest/guest-facts.js';
+import { phases } from '../guest/guest-markers.js';
+import { signatureSchema } from '../log/signature.js';
 import { moduleInfoSchema } from '../module/identity.js';
-import { guestSchema } from './guest-facts.js';
-import { phases } from './guest-markers.js';
-import { signatureSchema } from './signature.js';
 
 export const outcomes = [
   'reproduced',

@@ -3,12 +3,12 @@ import { join } from 'node:path';
 import * as z from 'zod';
 import { firstLine, hasErrno, InfraError } from '../base/errors.js';
 import { soughtBy } from '../bug/sought.js';
+import { FactReader } from '../guest/guest-facts.js';
+import { GuestMarkers, LineSplitter } from '../guest/guest-markers.js';
+import { classifyLines, type LogEvidence, type LogVerdict } from '../log/classify.js';
+import type { LogLine } from '../log/log-line.js';
 import { moduleInfoSchema } from '../module/identity.js';
-import { classifyLines, type LogEvidence, type LogVerdict } from '../outcome/classify.js';
 import { decideOutcome, expectedSchema, type TrialEnd } from '../outcome/decide.js';
-import { FactReader } from '../outcome/guest-facts.js';
-import { GuestMarkers, LineSplitter } from '../outcome/guest-markers.js';
-import type { LogLine } from '../outcome/log-line.js';
 import type { TrialOutcome } from '../outcome/outcome-schema.js';
 
 /** Files of a trial. The peer is the guest that the target is in, where that is another one. */

@@ -1,8 +1,8 @@
 import { join } from 'node:path';
-import { CrashReader } from '../outcome/crash-report.js';
+import { FactReader } from '../guest/guest-facts.js';
+import { GuestMarkers, LineSplitter } from '../guest/guest-markers.js';
+import { CrashReader } from '../log/crash-report.js';
 import type { TrialEnd } from '../outcome/decide.js';
-import { FactReader } from '../outcome/guest-facts.js';
-import { GuestMarkers, LineSplitter } from '../outcome/guest-markers.js';
 import { followFile } from '../vm/follow-file.js';
 import type { VmSpec } from '../vm/qemu-args.js';
 import type { SshKeys } from '../vm/ssh.js';

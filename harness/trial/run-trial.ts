@@ -1,8 +1,8 @@
 import { join } from 'node:path';
 import { firstLine } from '../base/errors.js';
 import { writeJson } from '../base/files.js';
+import type { GuestMarkers } from '../guest/guest-markers.js';
 import type { TrialEnd } from '../outcome/decide.js';
-import type { GuestMarkers } from '../outcome/guest-markers.js';
 import type { TrialOutcome } from '../outcome/outcome-schema.js';
 import { makeSshKeys, type SshKeys } from '../vm/ssh.js';
 import type { RunningVm } from '../vm/vm.js';

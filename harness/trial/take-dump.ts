@@ -5,10 +5,10 @@ import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { firstLine, InfraError } from '../base/errors.js';
 import { writeJson } from '../base/files.js';
+import type { GuestMarkers } from '../guest/guest-markers.js';
 import { host } from '../host/command.js';
 import { findProgram } from '../host/tools.js';
 import type { DumpRecord, DumpRung } from '../outcome/dump-schema.js';
-import type { GuestMarkers } from '../outcome/guest-markers.js';
 import type { RunningVm } from '../vm/vm.js';
 import type { DumpMethod } from './plan.js';
 

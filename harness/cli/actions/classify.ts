@@ -4,7 +4,7 @@ import picomatch from 'picomatch';
 import { EXIT, firstLine, UsageError } from '../../base/errors.js';
 import { allBugs } from '../../bug/family.js';
 import { soughtAmong } from '../../bug/sought.js';
-import { classifyLog, type LogVerdict } from '../../outcome/classify.js';
+import { classifyLog, type LogVerdict } from '../../log/classify.js';
 import { printResult, STDIN } from '../context.js';
 import { readLog } from '../read-log.js';
 

@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { packageRoot } from '../../base/paths.js';
 import { soughtAmong } from '../../bug/sought.js';
-import { classifyLog } from '../../outcome/classify.js';
+import { classifyLog } from '../../log/classify.js';
 import { goldenLog, loopanic } from '../support/cli.js';
 
 const EL7 = 'el7-957.27.2-usercopy-bug.log';

@@ -2,9 +2,9 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { packageRoot } from '../../base/paths.js';
-import { classifyLog } from '../../outcome/classify.js';
-import { COMPLAINTS, complaintIn, isComplaint } from '../../outcome/complaints.js';
-import { parseLines } from '../../outcome/log-line.js';
+import { classifyLog } from '../../log/classify.js';
+import { COMPLAINTS, complaintIn, isComplaint } from '../../log/complaints.js';
+import { parseLines } from '../../log/log-line.js';
 import { goldenLog } from '../support/cli.js';
 
 /** As kernels print them. */

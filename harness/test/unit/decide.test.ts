@@ -1,9 +1,9 @@
 import test from 'ava';
-import { classifyLines, classifyLog, type LogEvidence } from '../../outcome/classify.js';
+import { FactReader } from '../../guest/guest-facts.js';
+import { GuestMarkers, LineSplitter } from '../../guest/guest-markers.js';
+import { classifyLines, classifyLog, type LogEvidence } from '../../log/classify.js';
+import { parseLines } from '../../log/log-line.js';
 import { decideOutcome, type Expected, type TrialEnd } from '../../outcome/decide.js';
-import { FactReader } from '../../outcome/guest-facts.js';
-import { GuestMarkers, LineSplitter } from '../../outcome/guest-markers.js';
-import { parseLines } from '../../outcome/log-line.js';
 import { goldenLog } from '../support/cli.js';
 
 const TOKEN = 'c0ffee00';

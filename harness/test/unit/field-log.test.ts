@@ -5,7 +5,7 @@ import test from 'ava';
 import { execa } from 'execa';
 import { packageRoot } from '../../base/paths.js';
 import { findProgram } from '../../host/tools.js';
-import { classifyLog } from '../../outcome/classify.js';
+import { classifyLog } from '../../log/classify.js';
 import { goldenLog, loopanic } from '../support/cli.js';
 import { tempDir } from '../support/files.js';
 

@@ -10,8 +10,7 @@ import { contentKey, scratchDir } from '../base/files.js';
 import { cacheDir } from '../base/paths.js';
 import { host } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
-import { mirrorOf, type PackageRef } from './catalogue.js';
-import { requireSigned } from './rpm.js';
+import { requireSigned, type SigningKey } from './rpm.js';
 
 interface Checksum {
   /** As repodata names it: sha256, sha, … */
@@ -27,6 +26,19 @@ interface RepositoryFile extends Checksum {
 const STALL_SECONDS = 60;
 const MIB = 2 ** 20;
 
+/** A place that packages are downloaded from. */
+export interface Mirror {
+  url: string;
+  key: SigningKey;
+}
+
+/** A package on a mirror: in which repository below it, and where in that. */
+export interface LocatedPackage {
+  mirror: Mirror;
+  repo: string;
+  path: string;
+}
+
 /** A downloaded RPM, and what vouches for it. */
 export interface DownloadedRpm {
   file: string;
@@ -40,19 +52,18 @@ export interface DownloadedRpm {
  * says, UsageError for a bad signature.
  */
 export async function downloadRpm(
-  ref: PackageRef,
+  { mirror, repo: place, path }: LocatedPackage,
   dir: string,
   update: (text: string) => void,
   verify = true,
 ): Promise<DownloadedRpm> {
-  const mirror = await mirrorOf(ref);
-  const name = basename(ref.path);
-  const repo = `${mirror.url}/${ref.repo}`;
-  const url = `${repo}/${ref.path}`;
+  const name = basename(path);
+  const repo = `${mirror.url}/${place}`;
+  const url = `${repo}/${path}`;
   let expected: RepositoryFile | null = null;
   if (verify) {
     update(`reading the repository's metadata for ${name}`);
-    expected = await findPackage(repo, ref.path);
+    expected = await findPackage(repo, path);
   }
   const parts = cacheDir('downloads');
   await mkdir(parts, { recursive: true, mode: 0o700 });

@@ -1,4 +1,4 @@
-import { type LogLine, parseLine } from './log-line.js';
+import { type LogLine, parseLine } from '../log/log-line.js';
 
 /** How far a trial came. */
 export const phases = ['boot', 'modules', 'target', 'login', 'mount', 'workload', 'done'] as const;

@@ -3,8 +3,8 @@ import { join } from 'node:path';
 import { InfraError, UsageError } from '../base/errors.js';
 import { exists } from '../base/files.js';
 import { cacheDir } from '../base/paths.js';
-import { command } from './command.js';
-import { needProgram } from './tools.js';
+import { command } from '../host/command.js';
+import { needProgram } from '../host/tools.js';
 
 const KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg';
 

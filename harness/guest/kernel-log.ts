@@ -1,4 +1,4 @@
-import type { LogLine } from './log-line.js';
+import type { LogLine } from '../log/log-line.js';
 
 /** A message with its level: 0 (emergency) to 7 (debug); 3 is an error. */
 export interface KernelRecord extends LogLine {
