@@ -10,12 +10,8 @@ import type { CellParts, DumpMethod } from '../trial/plan.js';
  * Names everything that a cell's trials are made of, and the program that runs and reads them: a trial with another key is another
  * experiment.
  */
-export async function cellKey(
-  parts: Omit<CellParts, 'key'>,
-  dump: DumpMethod,
-  scripts: string,
-): Promise<string> {
-  const { kernel, module, loaded, accel, image, modules, capture, lun, mkfs } = parts;
+export async function cellKey(parts: Omit<CellParts, 'key'>, dump: DumpMethod): Promise<string> {
+  const { kernel, module, loaded, accel, image, modules, capture, lun, mkfs, scripts } = parts;
   return contentKey(
     await programKey(),
     await qemuVersion(),

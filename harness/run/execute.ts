@@ -7,7 +7,7 @@ import { needProgram } from '../host/tools.js';
 import { RunFolder } from '../results/run-folder.js';
 import type { RunCell, RunDocument, RunTrial } from '../results/run-schema.js';
 import type { LoadedScenario } from '../scenario/scenario-schema.js';
-import { type CellParts, newSeed, planTrial } from '../trial/plan.js';
+import { type CellParts, filesOf, newSeed, planTrial } from '../trial/plan.js';
 import { runTrial } from '../trial/run-trial.js';
 import { judgeInRun, survivorsWanted } from '../verdict/judge-run.js';
 import { needsAnother } from '../verdict/stopping.js';
@@ -168,6 +168,7 @@ class Session {
     const outcome = await this.#progress.step(title, (update) =>
       runTrial(
         plan,
+        filesOf(parts),
         dir,
         this.#signal,
         { onStatus: update, ...(request.onConsole ? { onConsole: request.onConsole } : {}) },

@@ -100,8 +100,9 @@ export async function prepare(
       const lun = ownStorage ? null : await ensureLun(entry.scenario, kernel);
       const mkfs = ownStorage ? mkfsOptions(entry.scenario, kernel, GUEST_MKFS) : [];
       const parts = { module, accel: accel.accel, modules: modules.guest, capture, lun, mkfs };
-      const made = { ...parts, kernel, loaded: entry, image };
-      const key = await cellKey(made, request.dump, await scriptsKey({ loaded: entry, image }));
+      const scripts = await scriptsKey({ loaded: entry, image });
+      const made = { ...parts, kernel, loaded: entry, image, scripts };
+      const key = await cellKey(made, request.dump);
       slots.push({ ...slot, kernel, cell: { ...made, key } });
     } catch (error) {
       if (!request.tolerant || !(error instanceof LoopanicError) || error instanceof InterruptedError)

@@ -9,7 +9,7 @@ import type { SshKeys } from '../vm/ssh.js';
 import { type RunningVm, startVm } from '../vm/vm.js';
 import { MOST_BYTES } from './conclude.js';
 import { openInitramfs } from './payload.js';
-import { type GuestRole, kernelArgs, type TrialPlan } from './plan.js';
+import { type GuestRole, kernelArgs, type TrialFiles, type TrialPlan } from './plan.js';
 import { type Clock, Watchdog } from './watchdog.js';
 
 /** A guest that is to be started. */
@@ -17,8 +17,10 @@ export interface GuestSpec {
   plan: TrialPlan;
   /** The trial's folder. */
   dir: string;
+  /** Where its parts are. */
+  files: TrialFiles;
   /** Names of its logs in that folder. */
-  files: { console: string; guest: string; qemu: string };
+  logs: { console: string; guest: string; qemu: string };
   role: GuestRole;
   /** What its end is told of, if it is not the trial's own guest: "the target guest". */
   name?: string;
@@ -74,14 +76,14 @@ export async function startGuest(spec: GuestSpec, signal: AbortSignal): Promise<
   };
   try {
     const logs = {
-      console: join(dir, spec.files.console),
-      guest: join(dir, spec.files.guest),
-      qemu: join(dir, spec.files.qemu),
+      console: join(dir, spec.logs.console),
+      guest: join(dir, spec.logs.guest),
+      qemu: join(dir, spec.logs.qemu),
     };
-    const initramfs = await openInitramfs(plan, spec.keys, spec.hold, spec.role);
+    const initramfs = await openInitramfs(plan, spec.files, spec.keys, spec.hold, spec.role);
     undo.push(() => initramfs[Symbol.asyncDispose]());
     const args = kernelArgs(spec.noDump ? { ...plan, dump: 'none' } : plan);
-    const machine = { ...spec.vm, accel: plan.accel, kernel: plan.files.kernel, kernelArgs: args };
+    const machine = { ...spec.vm, accel: plan.accel, kernel: spec.files.kernel, kernelArgs: args };
     spec.onStart?.();
     const vm = await startVm(machine, initramfs.fd, logs, signal);
     undo.push(() => vm[Symbol.asyncDispose]());

@@ -7,7 +7,7 @@ import type { VmSpec } from '../vm/qemu-args.js';
 import type { SshKeys } from '../vm/ssh.js';
 import { TRIAL_FILES } from './conclude.js';
 import { startGuest } from './guest.js';
-import type { TrialPlan } from './plan.js';
+import type { TrialFiles, TrialPlan } from './plan.js';
 
 /** The guest that the target is in, where it is not the initiator's own. `await using` ends it. */
 export interface Peer extends AsyncDisposable {
@@ -25,6 +25,7 @@ const NAME = 'the target guest';
  */
 export async function startPeer(
   plan: TrialPlan,
+  files: TrialFiles,
   dir: string,
   keys: SshKeys,
   signal: AbortSignal,
@@ -38,11 +39,11 @@ export async function startPeer(
   });
   try {
     const socket = join(home, 'link');
-    const { lun, rootDisk } = plan.files;
+    const { lun, rootDisk } = files;
     const guest = await startGuest(
       {
-        ...{ plan, dir, keys, name: NAME, role: 'target', hold: false, noDump: true },
-        files: {
+        ...{ plan, files, dir, keys, name: NAME, role: 'target', hold: false, noDump: true },
+        logs: {
           console: TRIAL_FILES.peerConsole,
           guest: TRIAL_FILES.peerGuest,
           qemu: TRIAL_FILES.peerQemu,

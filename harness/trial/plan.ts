@@ -1,4 +1,5 @@
 import { randomBytes, randomInt } from 'node:crypto';
+import { basename } from 'node:path';
 import { bugOf, targetOf, transportOf } from '../bug/family.js';
 import type { GuestImage } from '../image/image.js';
 import type { Kernel } from '../kernel/kernel.js';
@@ -31,22 +32,56 @@ export interface TrialPlan {
   crashkernelMiB: number;
   /** How a crash is captured. */
   dump: DumpMethod;
-  /** Files on this host. */
-  files: {
+  /** What the guest is made of, each part by a key of its content: whoever has these parts, or can make them, can run the trial. */
+  parts: {
+    /** Of the kernel's build. */
     kernel: string;
-    /** The crash kernel and its initramfs; with kdump only. */
-    crash: { kernel: string; initramfs: string } | null;
-    /** The image's: first archive of the initramfs, root disk if it has one, and shell functions. */
-    userland: string;
-    rootDisk: string | null;
-    imageScript: string;
+    image: string;
     modules: string;
+    /** The crash kernel's initramfs; null without kdump. */
+    capture: string | null;
+    /** Null if the target keeps its data itself. */
     lun: string | null;
-    workload: string;
-    /** The module under test, and where the guest finds it. */
-    module: { from: string; to: string };
+    /** What runs in the guest beside the image: loopanic's scripts, the image's, and the workload. */
+    scripts: string;
+    /** sha256 of the module under test. */
+    module: string;
   };
+  /** The guest lives on a root disk, not in its initramfs. */
+  rootDisk: boolean;
+  /** Where the guest finds the module under test, from its root. */
+  modulePath: string;
   expected: Expected;
+}
+
+/** Where a trial's parts are on this host. */
+export interface TrialFiles {
+  kernel: string;
+  /** The crash kernel and its initramfs; with kdump only. */
+  crash: { kernel: string; initramfs: string } | null;
+  /** The image's: first archive of the initramfs, root disk if it has one, and shell functions. */
+  userland: string;
+  rootDisk: string | null;
+  imageScript: string;
+  modules: string;
+  lun: string | null;
+  workload: string;
+  module: string;
+}
+
+/** The files of a cell's trials. */
+export function filesOf({ kernel, module, loaded, image, modules, capture, lun }: CellParts): TrialFiles {
+  return {
+    kernel: kernel.vmlinux ?? kernel.vmlinuz,
+    crash: capture === null ? null : { kernel: kernel.vmlinuz, initramfs: capture },
+    userland: image.archive,
+    rootDisk: image.disk,
+    imageScript: image.guestScript,
+    modules,
+    lun,
+    workload: loaded.workloadDir,
+    module: module.file,
+  };
 }
 
 /** Modules that a guest loads, in order; of the optional ones those that its kernel has, before the others. */
@@ -83,6 +118,8 @@ export interface CellParts {
   lun: string | null;
   /** Options for the guest's own mkfs.xfs; empty with a LUN. */
   mkfs: string[];
+  /** Content of what runs in the guest beside the image. */
+  scripts: string;
   /** Names all of these, and the program that runs them. */
   key: string;
 }
@@ -105,8 +142,7 @@ export function planTrial(parts: CellParts, trial: number, seed: number, dump: D
   const { scenario } = loaded;
   const { profile } = kernel;
   const bug = bugOf(scenario.bug);
-  const crash =
-    dump === 'kdump' && parts.capture !== null ? { kernel: kernel.vmlinuz, initramfs: parts.capture } : null;
+  const crash = dump === 'kdump' && parts.capture !== null;
   return {
     kernel: kernel.id,
     module: module.id,
@@ -117,7 +153,7 @@ export function planTrial(parts: CellParts, trial: number, seed: number, dump: D
     token: randomBytes(4).toString('hex'),
     scenario,
     accel,
-    dump: dump === 'kdump' && crash === null ? 'qmp' : dump,
+    dump: dump === 'kdump' && !crash ? 'qmp' : dump,
     profile: {
       hardenedUsercopyBuilt: profile.hardenedUsercopyBuilt,
       freelistRandom: profile.freelistRandom,
@@ -125,17 +161,17 @@ export function planTrial(parts: CellParts, trial: number, seed: number, dump: D
     },
     mkfs: parts.mkfs,
     crashkernelMiB: scenario.vm.crashkernelMiB ?? profile.crashkernelMiB,
-    files: {
-      kernel: kernel.vmlinux ?? kernel.vmlinuz,
-      crash,
-      userland: parts.image.archive,
-      rootDisk: parts.image.disk,
-      imageScript: parts.image.guestScript,
-      modules: parts.modules,
-      lun: parts.lun,
-      workload: loaded.workloadDir,
-      module: { from: module.file, to: `lib/modules/${kernel.release}/kernel/${bug.module.path}` },
+    parts: {
+      kernel: kernel.key,
+      image: parts.image.key,
+      modules: basename(parts.modules),
+      capture: crash ? basename(parts.capture ?? '') : null,
+      lun: parts.lun && basename(parts.lun),
+      scripts: parts.scripts,
+      module: module.identity.sha256,
     },
+    rootDisk: parts.image.disk !== null,
+    modulePath: `lib/modules/${kernel.release}/kernel/${bug.module.path}`,
     expected: {
       hardenedUsercopy: scenario.kernel.hardenedUsercopy,
       release: kernel.release,
@@ -185,9 +221,7 @@ export function kernelArgs(plan: TrialPlan): string[] {
     ...(kernel.slubDebug === undefined ? [] : [`slub_debug=${kernel.slubDebug}`]),
     ...(plan.dump === 'kdump' ? [`crashkernel=${plan.crashkernelMiB}M`] : []),
     // What a distribution's own init reads: it keeps the names of network devices, and says what it does on the console, in plain text.
-    ...(plan.files.rootDisk === null
-      ? []
-      : ['net.ifnames=0', 'systemd.show_status=1', 'systemd.log_color=0', 'selinux=0']),
+    ...(!plan.rootDisk ? [] : ['net.ifnames=0', 'systemd.show_status=1', 'systemd.log_color=0', 'selinux=0']),
     ...(transportOf(bugOf(plan.scenario.bug).transport).kernelArgs ?? []),
     ...kernel.extraArgs,
   ];

@@ -9,7 +9,7 @@ import type { RunningVm } from '../vm/vm.js';
 import { concludeTrial, TRIAL_FILES } from './conclude.js';
 import { startGuest } from './guest.js';
 import { startPeer } from './peer.js';
-import type { TrialPlan } from './plan.js';
+import type { TrialFiles, TrialPlan } from './plan.js';
 import { dumpPorts, takeDump } from './take-dump.js';
 
 /** A person's wishes for one trial. */
@@ -39,11 +39,12 @@ export interface TrialCallbacks {
 }
 
 /**
- * Runs one trial in `dir` (which exists and is empty) and leaves plan.json, serial.log, guest.log, qemu.log and outcome.json there. Never
+ * Runs one trial, whose parts are at `files` on this host, in `dir` (which exists and is empty) and leaves plan.json, serial.log, guest.log, qemu.log and outcome.json there. Never
  * throws for what happens to the guest: that is an outcome. `signal` ends the trial; what is known by then is saved.
  */
 export async function runTrial(
   plan: TrialPlan,
+  files: TrialFiles,
   dir: string,
   signal: AbortSignal,
   callbacks: TrialCallbacks = {},
@@ -62,7 +63,7 @@ export async function runTrial(
   };
   // A crash is judged and saved before its dump is taken: how that goes cannot change the outcome.
   let known: TrialOutcome | undefined;
-  const end = await watch(plan, dir, signal, callbacks, attendance, {
+  const end = await watch(plan, files, dir, signal, callbacks, attendance, {
     since,
     timings,
     start: () => {
@@ -89,6 +90,7 @@ interface Observed {
 /** Boots the guest and watches it until there is a reason to end the trial. The VM is gone when this returns. */
 async function watch(
   plan: TrialPlan,
+  files: TrialFiles,
   dir: string,
   signal: AbortSignal,
   callbacks: TrialCallbacks,
@@ -107,15 +109,23 @@ async function watch(
   };
   try {
     const keys = makeSshKeys();
-    const { scenario, files } = plan;
+    const { scenario } = plan;
     const peered = scenario.where === 'peer';
     callbacks.onStatus?.(peered ? 'the target guest boots' : 'boot');
-    await using peer = peered ? await startPeer(plan, dir, keys, signal) : null;
+    await using peer = peered ? await startPeer(plan, files, dir, keys, signal) : null;
     const { cpus, possibleCpus, memoryMiB } = scenario.vm;
     await using guest = await startGuest(
       {
-        ...{ plan, dir, keys, role: peered ? 'initiator' : 'both', hold: attendance.hold, noDump: false },
-        files: { console: TRIAL_FILES.console, guest: TRIAL_FILES.guest, qemu: TRIAL_FILES.qemu },
+        ...{
+          plan,
+          files,
+          dir,
+          keys,
+          role: peered ? 'initiator' : 'both',
+          hold: attendance.hold,
+          noDump: false,
+        },
+        logs: { console: TRIAL_FILES.console, guest: TRIAL_FILES.guest, qemu: TRIAL_FILES.qemu },
         vm: {
           ...{ cpus, memoryMiB, ...(possibleCpus === undefined ? {} : { possibleCpus }) },
           ...(peer ? { link: peer.link } : files.lun === null ? {} : { disk: files.lun }),
