@@ -12,7 +12,9 @@ const run = async (results: string, ...args: string[]) => {
   const result = await loopanic(['run', 'xfs-loopback', ...args, '--json', '--results', results], {
     timeoutSeconds: 280,
   });
-  return { ...result, document: result.stdout ? runSchema.parse(JSON.parse(result.stdout)) : undefined };
+  // An error is a document, too.
+  const document = result.stdout === '' ? {} : JSON.parse(result.stdout);
+  return { ...result, document: 'run' in document ? runSchema.parse(document) : undefined };
 };
 
 /** QEMUs whose command line names this folder. */

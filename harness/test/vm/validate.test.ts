@@ -30,6 +30,12 @@ const patch = (...lines: string[]): string =>
   ].join('\n');
 const GATE = '\tif (page_count(sg_page(sg)) >= 1 && !recv)';
 
+/** The run that a command has printed; none, if it printed an error. */
+function runIn(stdout: string) {
+  const document = stdout === '' ? {} : JSON.parse(stdout);
+  return 'run' in document ? runSchema.parse(document) : undefined;
+}
+
 async function validate(results: string, name: string, text: string, ...args: string[]) {
   const file = join(results, name);
   await writeFile(file, text);
@@ -47,7 +53,7 @@ async function validate(results: string, name: string, text: string, ...args: st
     ...args,
   ];
   const { code, stdout, stderr } = await loopanic(all, { timeoutSeconds: 500 });
-  return { code, stderr, document: stdout ? runSchema.parse(JSON.parse(stdout)) : undefined };
+  return { code, stderr, document: runIn(stdout) };
 }
 
 test.serial('a good patch: clean, with boots, the control and the chance of a miss', async (t) => {
