@@ -163,7 +163,10 @@ for (const [name, phase, outcomes, reason, fault, before] of faults)
   test(name, (t) =>
     FaultBench.with(t, async (bench) => {
       await bench.workload('fault', workload(`        ${fault}`, before));
-      const scenario = await bench.scenario({ silence: 8, stall: 20 }, small);
+      const scenario = await bench.scenario(
+        { silence: 8, stall: outcomes.includes('hung') ? 20 : 120 },
+        small,
+      );
       const { trial, run } = await bench.run(scenario, '--module', 'stock');
       t.true(outcomes.includes(trial.outcome), `${trial.outcome}: ${trial.reason}`);
       t.regex(trial.reason, reason);
