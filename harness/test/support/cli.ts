@@ -14,9 +14,16 @@ const program = join(packageRoot, 'dist/cli/main.js');
 /** Runs the real CLI as a user would. `env` replaces single variables. */
 export async function loopanic(
   args: string[],
-  options: { input?: string; env?: Record<string, string>; cwd?: string; timeoutSeconds?: number } = {},
+  options: {
+    input?: string;
+    env?: Record<string, string>;
+    cwd?: string;
+    timeoutSeconds?: number;
+    /** Told the id of the process. */
+    onStart?: (pid: number) => void;
+  } = {},
 ): Promise<CliResult> {
-  const result = await execa(process.execPath, [program, ...args], {
+  const child = execa(process.execPath, [program, ...args], {
     reject: false,
     input: options.input ?? '',
     env: options.env ?? {},
@@ -24,6 +31,8 @@ export async function loopanic(
     timeout: (options.timeoutSeconds ?? 50) * 1000,
     maxBuffer: 64 * 2 ** 20,
   });
+  if (child.pid !== undefined) options.onStart?.(child.pid);
+  const result = await child;
   return { code: result.exitCode ?? -1, stdout: result.stdout, stderr: result.stderr };
 }
 

@@ -27,6 +27,8 @@ export class FaultBench {
   /** Results folder of the runs. */
   results: string;
   env: Record<string, string> = {};
+  /** Ids of the bench's commands: their scratch folders are looked for, those of benches beside it (which kill theirs) are not. */
+  readonly #pids = new Set<number>();
 
   private constructor(t: ExecutionContext, dir: string) {
     this.t = t;
@@ -101,28 +103,34 @@ export class FaultBench {
     return ['--accel', 'tcg', '--dump', 'none', '--results', this.results];
   }
 
+  #options() {
+    return { env: this.env, timeoutSeconds: 400, onStart: (pid: number) => this.#pids.add(pid) };
+  }
+
   async run(
     scenario: string,
     ...more: string[]
   ): Promise<{ code: number; trial: TrialOutcome; run: RunDocument }> {
     const args = ['run', scenario, ...this.#common(), '--json', ...more];
-    const { code, stdout, stderr } = await loopanic(args, { env: this.env, timeoutSeconds: 400 });
+    const { code, stdout, stderr } = await loopanic(args, this.#options());
     this.t.truthy(stdout, stderr);
     const run = runSchema.parse(JSON.parse(stdout));
     return { code, run, trial: run.cells[0]?.trials[0] as TrialOutcome };
   }
 
   command(args: string[]) {
-    return loopanic([...args, ...this.#common()], { env: this.env, timeoutSeconds: 400 });
+    return loopanic([...args, ...this.#common()], this.#options());
   }
 
   /** A command that boots nothing. */
   query(...args: string[]) {
-    return loopanic([...args, '--results', this.results], { env: this.env });
+    return loopanic([...args, '--results', this.results], this.#options());
   }
 
   start(args: string[]) {
-    return startLoopanic([...args, ...this.#common()], this.env);
+    const child = startLoopanic([...args, ...this.#common()], this.env);
+    if (child.pid !== undefined) this.#pids.add(child.pid);
+    return child;
   }
 
   async matrix(name: string, text: string): Promise<string> {
@@ -210,10 +218,8 @@ export class FaultBench {
     t.deepEqual(after.loops, before.loops, 'loop devices');
     for (const name of await readdir(this.results, { recursive: true }).catch(() => []))
       t.notRegex(name, /\.tmp$/, 'a half-written file');
-    // Scratch folders carry their owner's id; those of other benches are theirs.
-    const alive = after.scratch.filter((name) => !isAliveOwner(name));
     t.deepEqual(
-      alive.filter((name) => !before.scratch.includes(name)),
+      after.scratch.filter((name) => this.#pids.has(ownerOf(name)) && !before.scratch.includes(name)),
       [],
       'scratch folders',
     );
@@ -237,10 +243,9 @@ async function hostState(): Promise<HostState> {
   };
 }
 
-/** `space-pid-purpose-random`. */
-function isAliveOwner(name: string): boolean {
-  const pid = Number(name.split('-')[1]);
-  return commandOf(pid) !== '';
+/** Id of the process that made a scratch folder, from its name: `space-pid-purpose-random`. */
+function ownerOf(name: string): number {
+  return Number(name.split('-')[1]);
 }
 
 function commandOf(pid: number): string {
