@@ -6,11 +6,9 @@ import type { RunCell } from '../../results/run-schema.js';
 import { type BisectStep, bisectKernels, compareReleases, stepConfidence } from '../../run/bisect.js';
 import { executeRun } from '../../run/execute.js';
 import { checkNames, type RunRequest } from '../../run/prepare.js';
-import type { DumpMethod } from '../../trial/plan.js';
-import type { Accel } from '../../vm/qemu-args.js';
 import { type Context, printResult, progressFor } from '../context.js';
 
-export interface BisectArgs extends BuildOptions {
+export interface BisectArgs extends BuildOptions, Pick<RunRequest, 'retries' | 'dump' | 'results' | 'accel'> {
   good: string;
   bad: string;
   kernels: string[];
@@ -22,11 +20,7 @@ export interface BisectArgs extends BuildOptions {
   trials: number;
   /** Of the whole search. */
   confidence: number;
-  retries: number;
-  dump: DumpMethod;
   json: boolean;
-  results: string;
-  accel: 'auto' | Accel;
 }
 
 /**

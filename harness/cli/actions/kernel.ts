@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { EXIT, interruptible, UsageError } from '../../base/errors.js';
 import { imagesDir } from '../../base/paths.js';
 import { gateModules } from '../../bug/family.js';
-import { addKernel } from '../../kernel/add.js';
+import { type AddRequest, addKernel } from '../../kernel/add.js';
 import { buildKernel, builtId } from '../../kernel/build-kernel.js';
 import { catalogue, catalogueEntry } from '../../kernel/catalogue.js';
 import { debugVmlinux, ensureDebugInfo } from '../../kernel/debug-info.js';
@@ -82,17 +82,7 @@ export async function kernelFetch(
   );
 }
 
-export interface KernelAddArgs {
-  files: string[];
-  devel: string[];
-  source?: string | undefined;
-  debuginfo?: string | undefined;
-  id?: string | undefined;
-  key?: string | undefined;
-  verify: boolean;
-  force: boolean;
-  json: boolean;
-}
+export type KernelAddArgs = Omit<AddRequest, 'made'> & { json: boolean };
 
 /** `loopanic kernel add FILE...`: a kernel that is on disk already. */
 export async function kernelAdd({ json, ...request }: KernelAddArgs): Promise<number> {

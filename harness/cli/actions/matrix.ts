@@ -8,19 +8,19 @@ import type { BuildOptions } from '../../module/build-options.js';
 import { moduleNames } from '../../module/module.js';
 import { makeReport } from '../../report/report.js';
 import { pruneRuns } from '../../results/retention.js';
-import type { KeepDumps } from '../../run/after-crash.js';
 import { executeRun } from '../../run/execute.js';
 import { planRun } from '../../run/plan-run.js';
+import type { RunRequest } from '../../run/prepare.js';
 import { loadMatrix, type MatrixCell, matrixFile, matrixNames } from '../../scenario/load-matrix.js';
 import { scenarioNames } from '../../scenario/load-scenario.js';
 import { matrixSchema } from '../../scenario/matrix-schema.js';
-import type { DumpMethod } from '../../trial/plan.js';
 import { CONTROL_BOOTS, DEFAULT_CONFIDENCE } from '../../verdict/cell-verdict.js';
-import type { Accel } from '../../vm/qemu-args.js';
 import { type Context, printResult, progressFor, table } from '../context.js';
 import { exitCodeOf, printRun } from '../run-output.js';
 
-export interface MatrixArgs extends BuildOptions {
+export interface MatrixArgs
+  extends BuildOptions,
+    Pick<RunRequest, 'retries' | 'dump' | 'keepDumps' | 'results' | 'accel'> {
   file: string;
   kernel: string[];
   only: string[];
@@ -29,17 +29,12 @@ export interface MatrixArgs extends BuildOptions {
   image?: string | undefined;
   trials?: number | undefined;
   jobs: number;
-  retries: number;
   confidence?: number | undefined;
   /** False with --no-expectation-ok (yargs turns it round): a panic needs no expectation. */
   expectationOk: boolean;
   keepRuns?: number | undefined;
-  dump: DumpMethod;
-  keepDumps: KeepDumps;
   seed?: number | undefined;
   json: boolean;
-  results: string;
-  accel: 'auto' | Accel;
 }
 
 /** By number if only --trials is given, or if no cell has a control; else by confidence. */

@@ -4,24 +4,21 @@ import { EXIT, firstLine, LoopanicError, UsageError } from '../../base/errors.js
 import { writeFileAtomic } from '../../base/files.js';
 import type { BuildOptions } from '../../module/build-options.js';
 import type { RunDocument } from '../../results/run-schema.js';
-import type { KeepDumps } from '../../run/after-crash.js';
 import { executeRun } from '../../run/execute.js';
+import type { RunRequest } from '../../run/prepare.js';
 import type { Scenario } from '../../scenario/scenario-schema.js';
-import type { DumpMethod } from '../../trial/plan.js';
 import type { AttendedGuest } from '../../trial/run-trial.js';
-import type { Accel } from '../../vm/qemu-args.js';
 import { GuestShell } from '../../vm/ssh.js';
 import { type Context, progressFor } from '../context.js';
 import { exitCodeOf, printRun } from '../run-output.js';
 
-export interface RunArgs extends BuildOptions {
+export interface RunArgs
+  extends BuildOptions,
+    Pick<RunRequest, 'trials' | 'dump' | 'keepDumps' | 'results' | 'accel'> {
   scenario: string;
   kernel: string;
   module: string;
   image?: string | undefined;
-  trials: number;
-  dump: DumpMethod;
-  keepDumps: KeepDumps;
   seed?: number | undefined;
   hardenedUsercopy?: 'on' | 'off' | undefined;
   keep: boolean;
@@ -29,8 +26,6 @@ export interface RunArgs extends BuildOptions {
   console: boolean;
   bisect: boolean;
   json: boolean;
-  results: string;
-  accel: 'auto' | Accel;
 }
 
 /** `loopanic run SCENARIO`: one cell, by hand. */

@@ -10,30 +10,24 @@ import { codeText } from '../../module/identity.js';
 import { checkModuleId, ensureModule } from '../../module/module.js';
 import { moduleText } from '../../report/cell-state.js';
 import type { RunDocument } from '../../results/run-schema.js';
-import type { KeepDumps } from '../../run/after-crash.js';
 import { executeRun } from '../../run/execute.js';
+import type { RunRequest } from '../../run/prepare.js';
 import { loadScenario } from '../../scenario/load-scenario.js';
-import type { DumpMethod } from '../../trial/plan.js';
 import { percent } from '../../verdict/cell-verdict.js';
-import type { Accel } from '../../vm/qemu-args.js';
 import { type Context, printResult, progressFor } from '../context.js';
 import { cellLines, exitCodeOf } from '../run-output.js';
 
-export interface ValidateArgs extends BuildOptions {
+export interface ValidateArgs
+  extends BuildOptions,
+    Pick<RunRequest, 'trials' | 'retries' | 'dump' | 'keepDumps' | 'results' | 'accel'> {
   kernel: string;
   module: string;
   control?: string | undefined;
   scenario: string;
   image?: string | undefined;
-  trials: number;
-  retries: number;
   confidence: number;
-  dump: DumpMethod;
-  keepDumps: KeepDumps;
   seed?: number | undefined;
   json: boolean;
-  results: string;
-  accel: 'auto' | Accel;
 }
 
 /** `loopanic validate`: the positive control, then the module under test until the confidence is reached: one verdict with numbers. */
