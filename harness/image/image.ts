@@ -1,5 +1,6 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import * as z from 'zod';
 import { UsageError } from '../base/errors.js';
 import { buildOnce, contentKey, exists } from '../base/files.js';
 import { suggestion } from '../base/nearest.js';
@@ -47,16 +48,15 @@ export async function imagePath(name: string): Promise<string> {
   if (!names.includes(name))
     throw new UsageError('unknown-image', `unknown image ${name}${suggestion(name, names)}`);
   const dir = join(imagesDir, name);
+  const { kind } = await recipeOf(name);
   const parts: Buffer[] = [];
   for (const file of ['image.yaml', 'assemble', 'customize'])
     if (await exists(join(dir, file))) parts.push(await readFile(join(dir, file)));
-  // What it is like, if that is another image.
-  const likeness = await likeOf(name);
-  if (likeness !== null)
+  for (const other of await likenesses(name))
     for (const file of ['image.yaml', 'assemble'])
-      parts.push(await readFile(join(imagesDir, likeness, file)));
+      if (await exists(join(imagesDir, other, file)))
+        parts.push(await readFile(join(imagesDir, other, file)));
   const unit = await readFile(join(imagesDir, 'guest/loopanic.service'));
-  const { kind } = await recipeOf(name);
   return cacheDir('images', `${name}-${contentKey(...parts, ...(kind === 'disk' ? [unit] : []))}`);
 }
 
@@ -66,17 +66,20 @@ const recipeOf = (name: string) =>
     find: async (other) => join(imagesDir, other, 'image.yaml'),
   });
 
-/** The image that another one is like; null if it is like none. */
-async function likeOf(name: string): Promise<string | null> {
-  const text = await readFile(join(imagesDir, name, 'image.yaml'), 'utf8');
-  return /^like: ([\w.-]+)$/m.exec(text)?.[1] ?? null;
+/** The images that one is like, nearest first; recipeOf() refuses a circle. */
+async function likenesses(name: string): Promise<string[]> {
+  const { like } = await readYaml(
+    join(imagesDir, name, 'image.yaml'),
+    z.looseObject({ like: z.string().optional() }),
+  );
+  return like === undefined ? [] : [like, ...(await likenesses(like))];
 }
 
-/** A script of an image: its own, or that of the image that it is like. */
+/** A script of an image: its own, or that of the nearest image that it is like. */
 async function scriptOf(name: string, script: string): Promise<string> {
-  const own = join(imagesDir, name, script);
-  const likeness = (await exists(own)) ? null : await likeOf(name);
-  return likeness === null ? own : join(imagesDir, likeness, script);
+  for (const owner of [name, ...(await likenesses(name))])
+    if (await exists(join(imagesDir, owner, script))) return join(imagesDir, owner, script);
+  return join(imagesDir, name, script);
 }
 
 /** The image, built now if it is not in the cache or if `rebuild` asks for it. */

@@ -11,9 +11,9 @@ const RELEASE = /^[A-Za-z0-9][\w.+~-]*$/;
 const USUAL_LINKS = /^(?:usr\/)?lib\/modules\/[^/]+\/(?:build|source|kernel\/.*)$/;
 
 /**
- * Goes through what came out of somebody's packages before anything is read or written in it: devices, FIFOs and sockets are refused by name, and so is what
- * stands where this program's own files will be; links that lead out of the tree, or nowhere, are taken away or refused. `source` is what the tree is from, for
- * messages. Throws UsageError.
+ * Goes through what came out of somebody's packages before anything is read or written in it: devices, FIFOs and sockets are refused by
+ * name, and so is what stands where this program's own files will be; links that lead out of the tree, or nowhere, are taken away or
+ * refused. `source` is what the tree is from, for messages. Throws UsageError.
  */
 export async function refuseOddities(root: string, source: string): Promise<void> {
   const refuse = (path: string, what: string): UsageError =>

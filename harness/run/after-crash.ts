@@ -47,7 +47,7 @@ export async function afterCrash(
   let analysis: RunTrial['analysis'] = null;
   if (vmlinux === null)
     progress.line(
-      `no analysis: bring the debug info with 'loopanic kernel debuginfo ${kernel.id}' ${keep ? ' (then: loopanic analyze)' : ''}`,
+      `no analysis: bring the debug info with 'loopanic kernel debuginfo ${kernel.id}'${keep ? ' (then: loopanic analyze)' : ''}`,
     );
   else {
     const { conclusion, seconds } = await progress.step('analysis of the dump', () =>

@@ -148,6 +148,7 @@ function checkFitness({ id, profile, forced }: Kernel, bug: string): void {
   if (why && forced.length === 0)
     throw new UsageError('unfit-kernel', `kernel ${id} cannot show ${bug}: ${why.join('; ')}`);
 }
+
 const imageOf = (request: RunRequest, { scenario }: LoadedScenario): string =>
   request.image ?? scenario.image ?? targetOf(scenario.target).image ?? DEFAULT_IMAGE;
 
@@ -301,7 +302,7 @@ async function newCell(
     },
     moduleInfo: slot.cell ? moduleRecord(slot.cell.module) : null,
     image: { name: image.name, key: image.key },
-    scripts: await scriptsKey(slot),
+    scripts: slot.cell?.scripts ?? (await scriptsKey(slot)),
     repeat: repeatArguments(cell, request, image.name),
     scenarioDefinition: definition,
     wantedTrials:

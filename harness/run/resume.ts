@@ -65,7 +65,7 @@ async function trialsOf(
     const relative = folder.trialPath(cell, number);
     const dir = join(folder.path, relative);
     const before = known[number - 1];
-    const saved = await savedOutcome(dir, damaged);
+    const saved = await readSaved(dir, TRIAL_FILES.outcome, outcomeSchema, damaged);
     if (before && !saved) throw damaged(`${relative} has no ${TRIAL_FILES.outcome}`);
     // A crash report may have gone on after it was judged, while its dump was taken: that it was one is known.
     if (saved && ['survived', 'infra-error', 'no-boot'].includes(saved.outcome)) {
@@ -87,24 +87,30 @@ async function trialsOf(
   return trials;
 }
 
-async function savedOutcome(
+/** What a trial saved, by its schema; null if it did not come so far. */
+async function readSaved<S extends z.ZodType>(
   dir: string,
+  name: string,
+  schema: S,
   damaged: (what: string) => UsageError,
-): Promise<TrialOutcome | null> {
-  const file = join(dir, TRIAL_FILES.outcome);
+): Promise<z.output<S> | null> {
+  const file = join(dir, name);
   const text = await readFile(file, 'utf8').catch((error: unknown) => {
     if (hasErrno(error, 'ENOENT')) return null;
     throw error;
   });
   if (text === null) return null;
   try {
-    return outcomeSchema.parse(JSON.parse(text));
+    return schema.parse(JSON.parse(text));
   } catch (error) {
-    throw damaged(
-      `${file} cannot be read (${error instanceof z.ZodError ? 'not an outcome' : firstLine(error)})`,
-    );
+    const [issue] = error instanceof z.ZodError ? error.issues : [];
+    const why = issue ? `${issue.path.map(String).join('.')}: ${issue.message}` : firstLine(error);
+    throw damaged(`${file} cannot be read (${why})`);
   }
 }
+
+const savedPlan = (dir: string, damaged: (what: string) => UsageError): Promise<ReadingPlan | null> =>
+  readSaved(dir, TRIAL_FILES.plan, readingPlanSchema, damaged);
 
 /** The outcome of a trial that is over, read from its logs once more; null for one that left no plan to read them by. */
 async function outcomeByLogs(
@@ -115,19 +121,6 @@ async function outcomeByLogs(
   const plan = await savedPlan(dir, damaged);
   if (plan === null || typeof ended.why !== 'string') return null;
   return (await concludeTrial(plan, dir, ended as TrialEnd, timings)).outcome;
-}
-
-async function savedPlan(dir: string, damaged: (what: string) => UsageError): Promise<ReadingPlan | null> {
-  const file = join(dir, TRIAL_FILES.plan);
-  const text = await readFile(file, 'utf8').catch(() => null);
-  if (text === null) return null;
-  try {
-    return readingPlanSchema.parse(JSON.parse(text));
-  } catch (error) {
-    throw damaged(
-      `${file} cannot be read (${error instanceof z.ZodError ? 'not a plan' : firstLine(error)})`,
-    );
-  }
 }
 
 /** The outcome of a trial that was cut off, from its logs. */

@@ -67,7 +67,8 @@ export async function startGuest(spec: GuestSpec, signal: AbortSignal): Promise<
   const ended = new Promise<TrialEnd>((resolve) => {
     settle = resolve;
   });
-  const finish = (end: TrialEnd): void => settle(name === undefined ? end : endOf(name, end));
+  const finish = (end: TrialEnd): void =>
+    settle(name === undefined ? end : endOf(name, end, observed.markers.failure));
   const observed: ObservedGuest = {
     markers: new GuestMarkers(plan.token),
     facts: new FactReader(plan.token),
@@ -107,7 +108,7 @@ export async function startGuest(spec: GuestSpec, signal: AbortSignal): Promise<
  * The end of a guest that is not the trial's own. Its memory is not the one that would be dumped, so its crash is no `crashed`: its
  * console tells.
  */
-function endOf(name: string, end: TrialEnd): TrialEnd {
+function endOf(name: string, end: TrialEnd, failure: string | undefined): TrialEnd {
   switch (end.why) {
     case 'silent':
     case 'stalled':
@@ -116,7 +117,7 @@ function endOf(name: string, end: TrialEnd): TrialEnd {
     case 'crashed':
       return { why: 'exited', words: 'it crashed', code: null, of: name };
     case 'step-failed':
-      return { why: 'not-started', message: `a step failed in ${name}` };
+      return { why: 'not-started', message: `a step failed in ${name}: ${failure}` };
     default:
       return end;
   }
@@ -126,7 +127,7 @@ function endOf(name: string, end: TrialEnd): TrialEnd {
 async function follow(
   { markers, facts, watchdog, finish }: ObservedGuest,
   logs: { console: string; guest: string },
-  { onMarker, onConsole, noDump, plan, name }: GuestSpec,
+  { onMarker, onConsole, noDump, plan }: GuestSpec,
 ): Promise<AsyncDisposable> {
   const crashes = new CrashReader();
   const console = new LineSplitter((line) => {
@@ -134,12 +135,7 @@ async function follow(
     if (markers.push(line)) {
       watchdog.booted();
       watchdog.progress();
-      if (markers.failure !== undefined)
-        finish(
-          name === undefined
-            ? { why: 'step-failed' }
-            : { why: 'not-started', message: `a step failed in ${name}: ${markers.failure}` },
-        );
+      if (markers.failure !== undefined) finish({ why: 'step-failed' });
       else if (markers.finished) finish({ why: 'finished' });
       onMarker?.({ markers, facts, watchdog, finish });
     } else if (markers.phase === 'boot') watchdog.bootLine(line.text);

@@ -42,7 +42,14 @@ export async function startPeer(
     const { lun, rootDisk } = files;
     const guest = await startGuest(
       {
-        ...{ plan, files, dir, keys, name: NAME, role: 'target', hold: false, noDump: true },
+        plan,
+        files,
+        dir,
+        keys,
+        name: NAME,
+        role: 'target',
+        hold: false,
+        noDump: true,
         logs: {
           console: TRIAL_FILES.peerConsole,
           guest: TRIAL_FILES.peerGuest,

@@ -39,8 +39,9 @@ export interface TrialCallbacks {
 }
 
 /**
- * Runs one trial, whose parts are at `files` on this host, in `dir` (which exists and is empty) and leaves plan.json, serial.log, guest.log, qemu.log and outcome.json there. Never
- * throws for what happens to the guest: that is an outcome. `signal` ends the trial; what is known by then is saved.
+ * Runs one trial, whose parts are at `files` on this host, in `dir` (which exists and is empty) and leaves plan.json, serial.log,
+ * guest.log, qemu.log and outcome.json there. Never throws for what happens to the guest: that is an outcome. `signal` ends the trial;
+ * what is known by then is saved.
  */
 export async function runTrial(
   plan: TrialPlan,
@@ -116,18 +117,18 @@ async function watch(
     const { cpus, possibleCpus, memoryMiB } = scenario.vm;
     await using guest = await startGuest(
       {
-        ...{
-          plan,
-          files,
-          dir,
-          keys,
-          role: peered ? 'initiator' : 'both',
-          hold: attendance.hold,
-          noDump: false,
-        },
+        plan,
+        files,
+        dir,
+        keys,
+        role: peered ? 'initiator' : 'both',
+        hold: attendance.hold,
+        noDump: false,
         logs: { console: TRIAL_FILES.console, guest: TRIAL_FILES.guest, qemu: TRIAL_FILES.qemu },
         vm: {
-          ...{ cpus, memoryMiB, ...(possibleCpus === undefined ? {} : { possibleCpus }) },
+          cpus,
+          memoryMiB,
+          ...(possibleCpus === undefined ? {} : { possibleCpus }),
           ...(peer ? { link: peer.link } : files.lun === null ? {} : { disk: files.lun }),
           ...(files.rootDisk === null ? {} : { rootDisk: files.rootDisk }),
           ...(plan.dump === 'kdump' ? { dumpPorts: dumpPorts(dir) } : {}),
