@@ -4,7 +4,6 @@ import test from 'ava';
 import { execa } from 'execa';
 import type { Outcome } from '../../outcome/outcome-schema.js';
 import type { RunDocument } from '../../results/run-schema.js';
-import { loopanic, startLoopanic } from '../support/cli.js';
 import { FaultBench, smallDisk } from '../support/fault-bench.js';
 
 // Real guests, and what a host may do to them.
@@ -112,14 +111,18 @@ test('loopanic is killed while the dump of a panic is written: the panic counts 
       'one',
       `kernels: [debian-6.1]\nmodules: [unpatched]\nscenarios: [${scenario}]\nexpect: [{verdict: panics, why: reverted}]\n`,
     );
-    const args = ['matrix', file, '--dump', 'kdump', '--results', bench.results, '--accel', 'tcg'];
-    const child = startLoopanic(args);
+    bench.dump = 'kdump';
+    const args = ['matrix', file];
+    const child = bench.start(args);
     await bench.until('capture up');
     child.kill('SIGKILL');
     await child;
-    const { code, stdout, stderr } = await loopanic([...args, '--resume', await bench.runId(), '--json'], {
-      timeoutSeconds: 200,
-    });
+    const { code, stdout, stderr } = await bench.command([
+      ...args,
+      '--resume',
+      await bench.runId(),
+      '--json',
+    ]);
     t.is(code, 0, stderr);
     const run = JSON.parse(stdout) as RunDocument;
     t.deepEqual(

@@ -27,6 +27,8 @@ export class FaultBench {
   /** Results folder of the runs. */
   results: string;
   env: Record<string, string> = {};
+  /** How the bench's commands take dumps. */
+  dump: 'none' | 'kdump' = 'none';
   /** Ids of the bench's commands: their scratch folders are looked for, those of benches beside it (which kill theirs) are not. */
   readonly #pids = new Set<number>();
 
@@ -100,7 +102,7 @@ export class FaultBench {
 
   /** Arguments that every command of the bench has. */
   #common(): string[] {
-    return ['--accel', 'tcg', '--dump', 'none', '--results', this.results];
+    return ['--accel', 'tcg', '--dump', this.dump, '--results', this.results];
   }
 
   #options() {
