@@ -94,6 +94,11 @@ export interface Bug {
   sources: readonly string[];
   /** What the gate lets through that it must not. */
   leak: string;
+  /**
+   * Functions that the gate keeps slab pages from, in the order in which they are looked for: a probe on the first that the kernel has reads
+   * the gate (vm-images/guest/gate.pl). None: it cannot be read.
+   */
+  gateFunctions: readonly string[];
   module: GateModule;
   transport: string;
   /** Targets that it can be shown with, the usual one first. */

@@ -24,7 +24,8 @@ export function cellLines(cell: RunCell, run: RunDocument): string[] {
       : cell.expected
         ? `; expected ${cell.expected.verdict} (${cell.expected.why}): CONTRADICTED`
         : '; nothing was expected of it (see --no-expectation-ok): NOT EXPECTED';
-  if (cell.trials.length !== 1 || expectation || (cell.verdict !== 'panics' && cell.verdict !== 'clean'))
+  const told = (cell.verdict === 'panics' || cell.verdict === 'clean') && !cell.statistics?.gate;
+  if (cell.trials.length !== 1 || expectation || !told)
     lines.push(`${name}: verdict ${cell.verdict ?? 'none'}: ${cell.reason}${expectation}`);
   if (standing(cell, run) !== 'ok' && cell.trials.length > 0)
     lines.push(`  repeat: ${repeatCommand(cell, tellingTrial(cell))}`);
@@ -53,6 +54,6 @@ function trialLine(trial: TrialOutcome): string {
 export function exitCodeOf(document: RunDocument): number {
   if (document.interrupted) return EXIT.interrupted;
   if (document.cells.some((cell) => standing(cell, document) === 'contradicted')) return EXIT.unexpected;
-  const decided = document.cells.every(({ verdict }) => verdict === 'panics' || verdict === 'clean');
+  const decided = document.cells.every((cell) => standing(cell, document) !== 'undecided');
   return decided ? EXIT.ok : EXIT.noVerdict;
 }

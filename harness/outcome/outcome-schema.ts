@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { gateSchema } from '../guest/gate-reading.js';
 import { guestSchema } from '../guest/guest-facts.js';
 import { phases } from '../guest/guest-markers.js';
 import { signatureSchema } from '../log/signature.js';
@@ -62,6 +63,11 @@ export const outcomeSchema = z
       .describe('seconds from the start of QEMU: when each phase began, and `outcome`'),
     accel: z.enum(['kvm', 'tcg']),
     guest: guestSchema.nullable(),
+    gate: gateSchema
+      .nullable()
+      .default(null)
+      .describe('what a probe saw of the gate; null: it was not read, for the reason in gateWhy'),
+    gateWhy: z.string().nullable().default(null).describe('why the gate was not read; null if it was'),
     workload: z
       .object({
         cycles: z.int(),

@@ -1,6 +1,7 @@
 import { codeText } from '../module/identity.js';
 import type { RunCell, RunDocument, RunTrial } from '../results/run-schema.js';
 import { isRefuted, isRetryable, percent } from '../verdict/cell-verdict.js';
+import { isDecided } from '../verdict/verdict.js';
 
 /** A cell's name, for people and for globs. */
 export function cellName({
@@ -13,17 +14,18 @@ export function cellName({
 
 /** True if the verdict is another than the expected one. A cell without a verdict contradicts nothing. */
 export function contradicts({ expected, verdict }: Pick<RunCell, 'expected' | 'verdict'>): boolean {
-  return (
-    expected !== undefined && (verdict === 'panics' || verdict === 'clean') && expected.verdict !== verdict
-  );
+  if (expected === undefined || !isDecided(verdict) || expected.verdict === verdict) return false;
+  // It leaks, and may yet panic: what was expected is neither seen nor refuted.
+  return !(expected.verdict === 'panics' && verdict === 'exposed');
 }
 
 /** The run that a cell is of: whether a panic is fine of which nobody said that it would come. */
 export type Asked = Pick<RunDocument, 'request'>;
 
-/** True if a cell panicked of which nothing was expected, and that is no positive control. */
+/** True if a cell panicked or leaked of which nothing was expected, and that is no positive control. */
 export function isUnexpectedPanic({ expected, verdict, isControl }: RunCell, { request }: Asked): boolean {
-  return verdict === 'panics' && expected === undefined && !isControl && !request.noExpectationOk;
+  const bad = verdict === 'panics' || verdict === 'exposed';
+  return bad && expected === undefined && !isControl && !request.noExpectationOk;
 }
 
 /**
@@ -34,7 +36,8 @@ export type CellStanding = 'ok' | 'contradicted' | 'undecided';
 
 export function standing(cell: RunCell, asked: Asked): CellStanding {
   if (contradicts(cell) || isUnexpectedPanic(cell, asked)) return 'contradicted';
-  return cell.verdict === 'panics' || cell.verdict === 'clean' ? 'ok' : 'undecided';
+  if (cell.expected?.verdict === 'panics' && cell.verdict === 'exposed') return 'undecided';
+  return isDecided(cell.verdict) ? 'ok' : 'undecided';
 }
 
 /** What was expected instead of a contradicting verdict: `expected clean`. */
@@ -43,7 +46,7 @@ export function expectedInstead({ expected }: Pick<RunCell, 'expected'>): string
 }
 
 /** A sign that needs no colour. */
-export const VERDICT_SIGN = { panics: '✖', clean: '✔', inconclusive: '?', void: '∅' } as const;
+export const VERDICT_SIGN = { panics: '✖', exposed: '◐', clean: '✔', inconclusive: '?', void: '∅' } as const;
 
 const CONTRADICTED_SIGN = '‼';
 
@@ -72,8 +75,13 @@ export function rateText({ statistics }: Pick<RunCell, 'statistics'>): string {
   return `${panicked} of ${counted} (${percent(rate.low)} to ${percent(rate.high)})`;
 }
 
-/** Largest share of such runs that call a module clean which is as bad as the control, for people. */
-export function missText({ statistics, verdict }: Pick<RunCell, 'statistics' | 'verdict'>): string {
+/** Largest share of such runs that call a module clean which is as bad as the control, for people; `read`: none, the gate was. */
+export function missText({
+  statistics,
+  verdict,
+  provenBy,
+}: Pick<RunCell, 'statistics' | 'verdict' | 'provenBy'>): string {
+  if (provenBy === 'reading') return 'read';
   return verdict === 'clean' && statistics?.missChance != null ? percent(statistics.missChance) : '–';
 }
 
@@ -124,6 +132,7 @@ export function tellingTrial({ trials, verdict }: Pick<RunCell, 'trials' | 'verd
   return (
     first((trial) => trial.outcome === 'reproduced' && !isRefuted(trial)) ??
     (verdict === 'clean' ? first(({ outcome }) => outcome === 'survived') : undefined) ??
+    (verdict === 'exposed' ? first(({ gate }) => (gate?.leaked ?? 0) > 0) : undefined) ??
     first((trial) => trial.outcome !== 'survived' && !isRetryable(trial)) ??
     first(({ outcome }) => outcome !== 'survived') ??
     trials.at(-1)
@@ -137,4 +146,14 @@ export function repeatCommand({ repeat }: Pick<RunCell, 'repeat'>, trial: RunTri
   if (repeat.length === 0) return '–';
   const seed = trial ? ['--seed', String(trial.seed)] : [];
   return ['npx loopanic', ...[...repeat, ...seed].map(word)].join(' ');
+}
+
+/** What went through the gate, of all boots with a whole reading: `0 of 1,537 leaked`; `–` where it was not read. */
+export function gateText({ statistics }: Pick<RunCell, 'statistics'>): string {
+  const gate = statistics?.gate;
+  if (!gate) return '–';
+  const number = (value: number): string => value.toLocaleString('en-US');
+  return gate.untilPanic
+    ? `${number(gate.leaked)} leaked`
+    : `${number(gate.leaked)} of ${number(Math.max(gate.slabSegments, gate.leaked))} leaked`;
 }

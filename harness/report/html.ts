@@ -5,6 +5,7 @@ import { percent } from '../verdict/cell-verdict.js';
 import {
   cellName,
   expectedInstead,
+  gateText,
   missText,
   moduleText,
   needsLook,
@@ -61,7 +62,7 @@ ${look.length > 0 ? `<nav aria-label="What needs a look"><h2>Needs a look</h2><u
 </header>
 <main>
 <section id="matrix"><h2>Matrix</h2>
-<p class="legend"><span>✖ panics</span> <span>✔ clean</span> <span>? inconclusive (hatched)</span> <span>∅ void: its positive control did not panic (hatched)</span> <span>‼ not as expected (thick frame)</span> <span>⚠ with a warning</span> <span>k/n: panics of the boots that tell; the darker, the more</span></p>
+<p class="legend"><span>✖ panics</span> <span>◐ exposed: the gate leaked, and nothing panicked</span> <span>✔ clean</span> <span>? inconclusive (hatched)</span> <span>∅ void: its positive control did not show the bug (hatched)</span> <span>‼ not as expected (thick frame)</span> <span>⚠ with a warning</span> <span>k/n: panics of the boots that tell; the darker, the more</span></p>
 ${kernels.map((kernel) => heatMap(run, kernel)).join('\n')}
 ${run.skipped.length > 0 ? `<h3>Skipped: nothing follows for these</h3><ul>${run.skipped.map(({ kernel, why }) => `<li>${h(kernel)}: ${h(why)}</li>`).join('')}</ul>` : ''}
 </section>
@@ -175,7 +176,7 @@ async function cellSection(cell: RunCell, run: RunDocument, folder: string, base
 <h3>${signOf(cell, run)} ${h(cell.module)} <small>${h(cell.kernel)}, ${h(cell.scenario)}</small></h3>
 <p><strong>${h(cell.verdict ?? 'not judged')}</strong>${standing(cell, run) === 'contradicted' ? ' <strong>(contradicted)</strong>' : ''}: ${h(cell.reason)}; ${expected}</p>
 ${cell.warnings.map((warning) => `<p class="warning">⚠ ${h(warning)}</p>`).join('')}
-<dl><dt>Panics (95 %)</dt><dd>${h(rateText(cell))}</dd><dt>Wrong clean, at most</dt><dd>${h(missText(cell))}</dd><dt>Module</dt><dd>${h(moduleText(cell))}</dd>${control}<dt>Repeat</dt><dd><code>${h(repeatCommand(cell, trial))}</code></dd>${trial?.analysis ? `<dt>Dump</dt><dd>${h(trial.analysis.text)}</dd>` : ''}</dl>
+<dl><dt>Panics (95 %)</dt><dd>${h(rateText(cell))}</dd><dt>Gate</dt><dd>${h(gateText(cell))}</dd><dt>Wrong clean, at most</dt><dd>${h(missText(cell))}</dd><dt>Module</dt><dd>${h(moduleText(cell))}</dd>${control}<dt>Repeat</dt><dd><code>${h(repeatCommand(cell, trial))}</code></dd>${trial?.analysis ? `<dt>Dump</dt><dd>${h(trial.analysis.text)}</dd>` : ''}</dl>
 ${trials.length > 0 ? `<div class="scroll" tabindex="0" role="region" aria-label="Trials of ${h(cellName(cell))}"><table class="trials"><thead><tr><th>trial</th><th>outcome</th><th>what</th><th>after</th><th>seed</th><th>files</th></tr></thead><tbody>${trials.join('')}</tbody></table></div>` : ''}
 ${log ? `<details${standing(cell, run) === 'ok' ? '' : ' open'}><summary>Console of trial ${trial?.trial} (${h(excerpt?.file ?? '')})</summary><pre tabindex="0">${log}</pre></details>` : excerpt ? `<p>Console of trial ${trial?.trial}: ${h(excerpt.file)} is not there any more.</p>` : ''}
 <p><a href="#matrix">Back to the matrix</a></p>

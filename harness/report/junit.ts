@@ -2,6 +2,7 @@ import { create } from 'xmlbuilder2';
 import type { RunCell, RunDocument } from '../results/run-schema.js';
 import {
   cellName,
+  gateText,
   missText,
   moduleText,
   rateText,
@@ -112,7 +113,7 @@ function detail(cell: RunCell): string {
   const trial = tellingTrial(cell);
   return [
     cell.reason,
-    `panics: ${rateText(cell)}; wrong clean, at most: ${missText(cell)}`,
+    `panics: ${rateText(cell)}; gate: ${gateText(cell)}; wrong clean, at most: ${missText(cell)}`,
     `module: ${moduleText(cell)}`,
     ...(trial ? [`trial ${trial.trial}: ${trial.outcome}: ${trial.reason}`, `folder: ${trial.folder}`] : []),
     `repeat: ${repeatCommand(cell, trial)}`,

@@ -2,6 +2,7 @@ import { harmless } from '../base/harmless.js';
 import type { RunDocument } from '../results/run-schema.js';
 import {
   cellName,
+  gateText,
   missText,
   moduleText,
   needsLook,
@@ -27,8 +28,8 @@ export function markdownReport(run: RunDocument): string {
     '',
     `${totals(run)}. ${partial === null ? '' : `**Not whole: ${partial}.** `}Started ${run.startedAt} on ${run.host.hostname} (${run.host.accel}), ${run.durationSeconds} s.`,
     '',
-    '| | kernel | module | scenario | verdict | expected | panics (95 %) | wrong clean, at most |',
-    '|---|---|---|---|---|---|---|---|',
+    '| | kernel | module | scenario | verdict | expected | panics (95 %) | gate | wrong clean, at most |',
+    '|---|---|---|---|---|---|---|---|---|',
     ...run.cells.map((cell) => {
       const bold = standing(cell, run) === 'contradicted' ? ' **CONTRADICTED**' : '';
       const row = [
@@ -39,6 +40,7 @@ export function markdownReport(run: RunDocument): string {
         cell.verdict ?? 'not judged',
         cell.expected?.verdict ?? '–',
         rateText(cell),
+        gateText(cell),
         missText(cell),
       ];
       return `| ${row.map((text, index) => cellText(text) + (index === 4 ? bold : '')).join(' | ')} |`;

@@ -17,7 +17,7 @@ a { color: var(--link); } a:focus-visible, summary:focus-visible, [tabindex]:foc
 .legend span { margin-right: 1rem; display: inline-block; }
 .scroll { overflow-x: auto; } table { border-collapse: separate; border-spacing: 4px; } caption { text-align: left; font-weight: 600; padding: .5rem 0; }
 th { text-align: left; font-weight: 600; padding: .25rem .5rem; } thead th { font-size: .85rem; vertical-align: bottom; }
-td { padding: .25rem .5rem; vertical-align: top; } tbody td.clean, tbody td.panics, tbody td.inconclusive, tbody td.void, tbody td.pending { border: 1px solid var(--line); border-radius: 4px; min-width: 7rem; padding: 0; font-size: .9rem; }
+td { padding: .25rem .5rem; vertical-align: top; } tbody td.clean, tbody td.panics, tbody td.exposed, tbody td.inconclusive, tbody td.void, tbody td.pending { border: 1px solid var(--line); border-radius: 4px; min-width: 7rem; padding: 0; font-size: .9rem; }
 table.heat td > a { display: block; padding: .4rem .5rem; color: inherit; text-decoration: none; } table.heat td > a:hover { text-decoration: underline; }
 table.heat thead th { white-space: nowrap; } table.heat tbody th { min-width: 8rem; max-width: 18rem; overflow-wrap: anywhere; }
 td.h0 { background: var(--h0); } td.h1 { background: var(--h1); } td.h2 { background: var(--h2); } td.h3 { background: var(--h3); } td.h4 { background: var(--h4); } td.na { background: var(--na); }

@@ -34,8 +34,33 @@ const cellSchema = z.object({
         .describe(
           'largest share of such runs, over all panic probabilities, that would call a module clean which is as bad as the positive control',
         ),
+      gate: z
+        .object({
+          boots: z.int().describe('with a whole reading'),
+          probe: z.string(),
+          slabSegments: z.int(),
+          leaked: z.int(),
+          leakedHead: z.int(),
+          leakedTail: z.int(),
+          neighbours: z.int(),
+          otherSegments: z.int(),
+          untilPanic: z
+            .boolean()
+            .describe('some were cut short by a panic: what was sent in all is not known'),
+          onePage: z.boolean().nullable().describe('slabs have one page: there are no tail pages'),
+        })
+        .nullable()
+        .default(null)
+        .describe("the gate's readings of its trials, added up; null if none is whole"),
     })
     .nullable(),
+  provenBy: z
+    .enum(['panic', 'reading', 'statistics', 'survival'])
+    .nullable()
+    .default(null)
+    .describe(
+      'what decides: a panic that was seen, a reading of the gate, odds, or no more than that it survived; null without a verdict',
+    ),
   key: z
     .string()
     .default('')
@@ -116,7 +141,7 @@ export const runSchema = z
       .int()
       .default(1)
       .describe(
-        'version of the rules that verdicts follow from trials by; 1: those before a guarantee was given',
+        'version of the rules that verdicts follow from trials by; 1: those before a guarantee was given; 2: before the gate was read',
       ),
     matrix: z
       .object({ name: z.string(), file: z.string() })
@@ -128,12 +153,16 @@ export const runSchema = z
         trials: z.int(),
         dump: z.enum(['kdump', 'qmp', 'none']),
         seed: z.int().nullable(),
+        byReading: z
+          .boolean()
+          .default(false)
+          .describe('a reading of the gate is proof, and statistics stand in where there is none'),
         noExpectationOk: z
           .boolean()
           .default(false)
           .describe('a cell of which nothing is expected may panic without being a failure'),
       })
-      .default({ trials: 1, dump: 'kdump', seed: null, noExpectationOk: false })
+      .default({ trials: 1, dump: 'kdump', seed: null, byReading: false, noExpectationOk: false })
       .describe('what was asked for, beside the cells'),
     confidence: z.number().nullable().describe('asked for; null: boots by number'),
     retries: z.int().describe('trials of a cell that might fail around the guest'),
@@ -145,7 +174,7 @@ export const runSchema = z
   .meta({ id: 'run' });
 
 /** Rules of this program (verdict/). A run that was judged by others is judged anew when it is read. */
-export const RULES = 2;
+export const RULES = 3;
 
 export type RunDocument = z.infer<typeof runSchema>;
 export type RunCell = RunDocument['cells'][number];

@@ -40,7 +40,7 @@ export function stepConfidence(confidence: number, kernels: number): number {
 
 /**
  * Finds the first bad kernel of a list that goes from a good one to a bad one. Both ends are tried first: what they are is not taken on
- * trust. Only `panics` is bad and only `clean` is good; a kernel without a verdict is passed over for its neighbour, as `git bisect skip`
+ * trust. `panics` and `exposed` are bad, and only `clean` is good; a kernel without a verdict is passed over for its neighbour, as `git bisect skip`
  * does. `onStep` is told before each kernel is tried.
  */
 export async function bisectKernels(
@@ -56,14 +56,15 @@ export async function bisectKernels(
     [good, 'good', 'clean'],
   ] as const) {
     onStep(`trying the ${name} end, ${kernel}`);
-    const { verdict, reason, missChance } = await verdictOf(kernel);
+    const { verdict: found, reason, missChance } = await verdictOf(kernel);
+    const verdict = found === 'exposed' ? 'panics' : found;
     const nothing = { good: null, bad: null, undecided: [...between], confidence: 0 };
     if (signal.aborted) return { ...nothing, text: 'interrupted' };
     confidence *= 1 - (missChance ?? 1);
     if (verdict !== wanted)
       return {
         ...nothing,
-        text: `${kernel} was said to be ${name}, but is ${verdict}: ${reason}`,
+        text: `${kernel} was said to be ${name}, but is ${found}: ${reason}`,
       };
   }
   const skipped = new Set<string>();
@@ -77,7 +78,7 @@ export async function bisectKernels(
     );
     const { verdict, missChance } = await verdictOf(kernel);
     if (verdict === 'clean') confidence *= 1 - (missChance ?? 1);
-    if (verdict === 'panics') high = between.indexOf(kernel);
+    if (verdict === 'panics' || verdict === 'exposed') high = between.indexOf(kernel);
     else if (verdict === 'clean') low = between.indexOf(kernel);
     else skipped.add(kernel);
   }

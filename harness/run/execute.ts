@@ -118,8 +118,8 @@ class Session {
   /** Trials until the cell is decided, or cannot be within its budget of trials that fail around the guest. */
   async #runCell(cell: RunCell, parts: CellParts): Promise<void> {
     const started = performance.now() - cell.durationSeconds * 1000;
-    this.#aim(cell);
     const judged = (): void => {
+      this.#aim(cell);
       this.#judge(cell);
       cell.durationSeconds = Math.round(performance.now() - started) / 1000;
     };
@@ -138,11 +138,13 @@ class Session {
 
   /** Sets how many survivors the cell needs, now that its control is known. */
   #aim(cell: RunCell): void {
-    const { confidence } = this.#request;
+    const { confidence, byReading } = this.#request;
     // Of a control that was cut short nothing is known yet.
     if (confidence === undefined || cell.control === null || this.#signal.aborted) return;
+    // One that leaks may need some luck to panic, too.
+    if (byReading && cell.expected?.verdict === 'panics') return;
     const wanted = survivorsWanted({ ...this.#document, confidence }, cell);
-    if (wanted === null) return;
+    if (wanted === null || wanted === cell.wantedTrials) return;
     cell.wantedTrials = wanted;
     if (wanted > MANY_BOOTS)
       this.#progress.line(

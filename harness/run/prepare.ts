@@ -47,6 +47,8 @@ export interface RunRequest {
   uncontrolledTrials?: number;
   /** A cell with a positive control is booted until it has as many survivors as this confidence takes. */
   confidence?: number;
+  /** A reading of the gate is proof of `clean`: `confidence` is for cells that have none. */
+  byReading?: boolean;
   /** Every cell must have a control, or be expected to panic: its confidence was asked for. */
   needControls?: boolean;
   /** A cell of which nothing is expected may panic without being a failure. */
@@ -250,6 +252,7 @@ async function newDocument(
       trials: request.trials,
       dump: request.dump,
       seed: request.seed ?? null,
+      byReading: request.byReading ?? false,
       noExpectationOk: request.noExpectationOk ?? false,
     },
     confidence: request.confidence ?? null,
@@ -288,6 +291,7 @@ async function newCell(
     control,
     isControl: cell.isControl ?? false,
     statistics: null,
+    provenBy: null,
     verdict: null,
     reason: 'not run',
     warnings: [],

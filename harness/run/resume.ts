@@ -157,6 +157,8 @@ async function cutOff(
     timings: {},
     accel: 'tcg',
     guest: null,
+    gate: null,
+    gateWhy: null,
     workload: null,
     evidence: [],
     warnings: [],

@@ -3,7 +3,7 @@ import { isMistyped, suggestion } from '../base/nearest.js';
 import { isFile } from '../base/paths.js';
 
 /** The verdict that a matrix file states for a cell. */
-export const expectationSchema = z.enum(['panics', 'clean']);
+export const expectationSchema = z.enum(['panics', 'exposed', 'clean']);
 export type Expectation = z.infer<typeof expectationSchema>;
 
 const name = z.string().min(1);

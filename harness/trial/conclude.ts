@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import * as z from 'zod';
 import { firstLine, hasErrno, InfraError } from '../base/errors.js';
 import { soughtBy } from '../bug/sought.js';
+import { gateReading } from '../guest/gate-reading.js';
 import { FactReader } from '../guest/guest-facts.js';
 import { GuestMarkers, LineSplitter } from '../guest/guest-markers.js';
 import { classifyLines, type LogEvidence, type LogVerdict } from '../log/classify.js';
@@ -117,6 +118,15 @@ export async function concludeTrial(
     timings,
     accel: plan.accel,
     guest,
+    ...gateReading(
+      {
+        probe: facts.told('gate.probe'),
+        why: facts.told('gate.why'),
+        sectorSize: guest?.filesystem.sectorSize ?? null,
+      },
+      markers.work,
+      console,
+    ),
     workload: markers.work && {
       ...markers.work,
       mergedTwoSectorWrites: markers.work.counts.merged ?? 0,

@@ -1,5 +1,14 @@
 import { allBugs } from '../bug/family.js';
 import type { TrialOutcome } from '../outcome/outcome-schema.js';
+import {
+  COPIES_ALL,
+  type GateSum,
+  gateKind,
+  missingLink,
+  readingLacks,
+  readingText,
+  sumReadings,
+} from './gate-proof.js';
 import { detectable, missBound, type Rate, rateOf, survivorsNeeded } from './statistics.js';
 import type { Verdict } from './verdict.js';
 
@@ -21,7 +30,12 @@ export interface CellStatistics {
    * the control says nothing of it.
    */
   missChance: number | null;
+  /** What went through the gate; null if no trial has a whole reading. */
+  gate: GateSum | null;
 }
+
+/** A panic that was seen; a reading of the gate; odds, of boots that survived; or nothing but that it survived. */
+export type ProvenBy = 'panic' | 'reading' | 'statistics' | 'survival';
 
 export interface CellJudgement {
   verdict: Verdict;
@@ -29,6 +43,8 @@ export interface CellJudgement {
   reason: string;
   /** What a reader must know before trusting it. */
   warnings: string[];
+  /** What kind of evidence decides; null while nothing does. */
+  provenBy: ProvenBy | null;
   statistics: CellStatistics;
 }
 
@@ -43,8 +59,10 @@ export interface ControlResult {
 export interface CellGoal {
   /** Survivors wanted for `clean`. */
   trials: number;
-  /** Of a verdict `clean` beside a comparable control. */
+  /** Of a verdict `clean` beside a comparable control, where the gate was not read. */
   confidence: number;
+  /** A reading of the gate is proof; else statistics are asked for, whatever it says. */
+  byReading: boolean;
   /** It is the positive control of others: it must panic. */
   isControl: boolean;
   /** Its own positive control, if it has one. */
@@ -84,16 +102,23 @@ export function isCutOff({
 }
 
 /**
- * The verdict of a cell from its trials. One reproduced trial is enough for `panics`, if its dump does not show another cause. `clean`
- * needs as many survivors as are wanted, and enough for the confidence beside a control that differs in nothing but the module; nothing
- * else may have happened but trials that were tried again or cut off. `void`: a positive control that never panicked, and every cell that
- * depends on it. Everything else is `inconclusive`.
+ * The verdict of a cell from its trials. One reproduced trial is enough for `panics`, if its dump does not show another cause. `exposed`:
+ * none panicked, and a whole reading saw the gate leak. `clean` needs as many survivors as are wanted, and beside a control that differs
+ * in nothing but the module either a reading that shows the gate closed, where the control's shows it open for every kind of page, or
+ * enough survivors for the confidence; nothing else may have happened but trials that were tried again or cut off. `void`: a positive
+ * control that neither panicked nor leaked, and every cell that depends on it. Everything else is `inconclusive`.
  */
 export function judgeCell(trials: readonly JudgedTrial[], goal: CellGoal): CellJudgement {
   const statistics = count(trials, goal);
-  const { counted, panicked, survived, retried, odd } = statistics;
-  const judge = (verdict: Verdict, reason: string, warnings: string[] = []): CellJudgement => ({
+  const { counted, panicked, survived, retried, odd, gate } = statistics;
+  const judge = (
+    verdict: Verdict,
+    reason: string,
+    warnings: string[] = [],
+    provenBy: ProvenBy | null = null,
+  ): CellJudgement => ({
     verdict,
+    provenBy,
     reason:
       retried > 0 && verdict !== 'inconclusive'
         ? `${reason} (${retried} more failed around the guest and were tried again)`
@@ -104,15 +129,32 @@ export function judgeCell(trials: readonly JudgedTrial[], goal: CellGoal): CellJ
   if (panicked > 0)
     return judge(
       'panics',
-      `${panicked} of ${counted} trials panicked with the sought signature${odd > 0 ? `; ${odd} more ended in another way` : ''}`,
+      `${panicked} of ${counted} trials panicked with the sought signature${odd > 0 ? `; ${odd} more ended in another way` : ''}${gate && gate.leaked > 0 ? `; ${gateText(gate)}` : ''}`,
+      [],
+      'panic',
     );
+  if (gate && gate.leaked > 0) {
+    const leaky = trials.find((trial) => trial.gate?.lost === 0 && trial.gate.leaked > 0);
+    const other = trials.find(
+      (trial) => trial.outcome !== 'survived' && !isRetryable(trial) && !isCutOff(trial),
+    );
+    return judge(
+      'exposed',
+      `no panic, but ${gateText(gate)}; missing for a panic: ${leaky ? missingLink(leaky) : 'unknown'}${other ? `; trial ${other.trial}: ${other.outcome}: ${other.reason}` : ''}`,
+      [],
+      'reading',
+    );
+  }
   const control = goal.control?.statistics;
-  if (control && control.panicked === 0)
+  if (control && control.panicked === 0 && !(control.gate && control.gate.leaked > 0))
     return judge(
       'void',
       `its positive control ${control.counted > 0 ? 'did not panic' : 'told nothing'}, so nothing follows`,
     );
-  const needed = goal.control ? survivorsFor(goal.control, goal.confidence) : 0;
+  const lacks = goal.byReading
+    ? readingLacks(gate, survived, control?.gate ?? null)
+    : 'statistics were asked for';
+  const needed = goal.control === null || lacks === null ? 0 : survivorsFor(goal.control, goal.confidence);
   if (odd > 0 || survived < goal.trials) {
     const failed =
       trials.find((trial) => trial.outcome !== 'survived' && !isRetryable(trial) && !isCutOff(trial)) ??
@@ -134,24 +176,52 @@ export function judgeCell(trials: readonly JudgedTrial[], goal: CellGoal): CellJ
   if (needed === null || survived < needed)
     return judge(
       'inconclusive',
-      `${survived} of ${counted} trials survived, which is too few: a module that panics as often as its positive control would be called clean in up to ${percent(statistics.missChance ?? 1)} of such runs; for ${percent(goal.confidence)} confidence ${needed === null ? 'no number of survivors is enough' : `${needed} survivors are needed`} beside ${control?.panicked} panics in ${control?.counted} boots of the control`,
+      `${survived} of ${counted} trials survived, which is too few${goal.byReading ? ` without a reading of the gate (${lacks})` : ''}: a module that panics as often as its positive control would be called clean in up to ${percent(statistics.missChance ?? 1)} of such runs; for ${percent(goal.confidence)} confidence ${needed === null ? 'no number of survivors is enough' : `${needed} survivors are needed`} beside ${control?.panicked} panics in ${control?.counted} boots of the control`,
     );
-  const shown = `${survived} of ${counted} trials survived their workload`;
-  const warnings = tailPageWarnings(trials);
+  const kind = gate && gateKind(gate);
+  const shown = `${survived} of ${counted} trials survived their workload${gate ? `; ${readingText(gate)}` : ''}`;
+  const warnings = [
+    ...tailPageWarnings(trials),
+    ...(kind === COPIES_ALL ? [`${COPIES_ALL}: no page at all reached ${gate?.probe}`] : []),
+  ];
   if (!goal.control)
-    return judge('clean', shown, [
-      ...(goal.isControl
-        ? []
-        : ['no positive control was run: nothing shows that this guest would have panicked']),
-      ...warnings,
-    ]);
+    return judge(
+      'clean',
+      shown,
+      [
+        ...(goal.isControl
+          ? []
+          : ['no positive control was run: nothing shows that this guest would have panicked']),
+        ...warnings,
+      ],
+      'survival',
+    );
   if (goal.control.differs.length > 0)
     return judge(
       'clean',
       `${shown}; a negative control: it differs from its positive control in ${goal.control.differs.join(', ')}, so the control's panic rate says nothing of a miss here`,
       warnings,
+      'survival',
     );
-  return judge('clean', `${shown}; ${guarantee(statistics.missChance ?? 1, survived)}`, warnings);
+  if (lacks === null)
+    return judge(
+      'clean',
+      `${shown}; of its positive control, ${control?.gate ? readingText(control.gate) : ''}${kind ? `: ${kind}` : ''}`,
+      warnings,
+      'reading',
+    );
+  return judge(
+    'clean',
+    `${shown}; ${guarantee(statistics.missChance ?? 1, survived)}`,
+    warnings,
+    'statistics',
+  );
+}
+
+/** What a reading says, and what kind of gate that is. */
+function gateText(gate: GateSum): string {
+  const kind = gateKind(gate);
+  return kind === null ? readingText(gate) : `${readingText(gate)}: ${kind}`;
 }
 
 /** What beside a comparable control so many survivors are worth. */
@@ -200,6 +270,7 @@ function count(trials: readonly JudgedTrial[], goal: CellGoal): CellStatistics {
           promised ? Number((1 - confidence).toPrecision(6)) : 1,
         )
       : null,
+    gate: sumReadings(trials),
   };
 }
 

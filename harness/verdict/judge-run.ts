@@ -9,6 +9,7 @@ import {
   judgeCell,
   wantedBoots,
 } from './cell-verdict.js';
+import { controlLacks, isRead } from './gate-proof.js';
 import type { Verdict } from './verdict.js';
 
 /** What of a cell its verdict follows from. */
@@ -34,6 +35,8 @@ export interface CellRecord {
 export interface RunRecord<Cell extends CellRecord = CellRecord> {
   cells: readonly Cell[];
   confidence: number | null;
+  /** A reading of the gate is proof, and statistics stand in where there is none. */
+  request: { byReading: boolean };
 }
 
 /** The positive control of a cell, if it has one. */
@@ -66,6 +69,7 @@ function judged<Cell extends CellRecord>(run: RunRecord<Cell>, cell: Cell): Cell
   const goal: CellGoal = {
     trials: cell.wantedTrials,
     confidence: run.confidence ?? DEFAULT_CONFIDENCE,
+    byReading: run.request.byReading,
     isControl: cell.isControl,
     control: control && control.trials.length > 0 ? resultOf(run, control, cell) : null,
   };
@@ -75,8 +79,9 @@ function judged<Cell extends CellRecord>(run: RunRecord<Cell>, cell: Cell): Cell
     verdict,
     reason,
     warnings: [],
+    provenBy: null,
   });
-  if (judgement.verdict === 'panics') return judgement;
+  if (judgement.verdict === 'panics' || judgement.verdict === 'exposed') return judgement;
   if (cell.unmade !== null) return other('inconclusive', `it cannot be made: ${cell.unmade}`);
   if (control?.unmade != null)
     return other('void', `its positive control was not tried: it cannot be made: ${control.unmade}`);
@@ -86,7 +91,7 @@ function judged<Cell extends CellRecord>(run: RunRecord<Cell>, cell: Cell): Cell
   // A kernel that deals its free lists in a fixed order (no SLAB_FREELIST_RANDOM) draws little that is new at a boot.
   if (
     judgement.verdict === 'clean' &&
-    judgement.statistics.missChance !== null &&
+    judgement.provenBy === 'statistics' &&
     cell.kernelInfo?.freelistRandom === false
   )
     judgement.warnings.push(
@@ -102,17 +107,37 @@ export function survivorsWanted<Cell extends CellRecord>(
 ): number | null {
   const control = controlOf(run, cell);
   if (!control || control.trials.length === 0) return null;
-  return wantedBoots(resultOf(run, control, cell).statistics, run.confidence);
+  const { statistics, differs } = resultOf(run, control, cell);
+  if (run.request.byReading && (differs.length > 0 || controlLacks(statistics.gate) === null))
+    // One boot is proof, if it has a reading; a few more are made for those that have none.
+    return (
+      1 +
+      Math.min(
+        MORE_BOOTS,
+        cell.trials.filter((trial) => trial.outcome === 'survived' && !isRead(trial)).length,
+      )
+    );
+  return wantedBoots(statistics, run.confidence);
+}
+
+/** Boots that are made again for a reading that lost something. */
+const MORE_BOOTS = 2;
+
+/** True of a positive control that needs no more boots: it panicked, and its reading shows that every kind of page goes through. */
+export function isShown(run: RunRecord, control: CellRecord): boolean {
+  const { panicked, gate } = statisticsOf(run, control);
+  return run.request.byReading && panicked > 0 && controlLacks(gate) === null;
 }
 
 function resultOf<Cell extends CellRecord>(run: RunRecord<Cell>, control: Cell, cell: Cell): ControlResult {
   return { statistics: statisticsOf(run, control), differs: differences(cell, control) };
 }
 
-function statisticsOf({ confidence }: RunRecord, control: CellRecord): CellStatistics {
+function statisticsOf({ confidence, request }: RunRecord, control: CellRecord): CellStatistics {
   return judgeCell(control.trials, {
     trials: control.wantedTrials,
     confidence: confidence ?? DEFAULT_CONFIDENCE,
+    byReading: request.byReading,
     isControl: true,
     control: null,
   }).statistics;

@@ -83,6 +83,8 @@ await() {
 work_begin() {
     PHASE=workload
     WORK_TOTAL=
+    TRACE=$TRACING/trace
+    gate_begin
     read -r _ _ _ _ _ _ WORK_BASE _ <"/sys/block/$DISK/stat"
 }
 
@@ -99,7 +101,7 @@ work_counts() {
             if (kind ~ /W/ && count == 1 && (sector == 1 || sector == 2)) headers++
             if (kind ~ /R/ && count == 1 && (sector == 1 || sector == 2)) reads++
         }
-        END { print "merged=" merged + 0, "reads=" reads + 0, "headers=" headers + 0 }' "$TRACING/trace"
+        END { print "merged=" merged + 0, "reads=" reads + 0, "headers=" headers + 0 }' "$TRACE"
 }
 
 # headers_read: the second of these.
@@ -107,10 +109,42 @@ headers_read() {
     work_counts | sed 's/.*reads=\([0-9]*\).*/\1/'
 }
 
+# gate_begin: sets the probe of the gate (gate.pl). A trial without a reading goes on: why there is none is told.
+gate_begin() {
+    GATE=
+    [ -n "$GATE_FUNCTIONS" ] || return 0
+    # If it panics, the kernel prints what the trace holds: the calls that led there.
+    echo 1 >/proc/sys/kernel/ftrace_dump_on_oops || :
+    # Words, on purpose.
+    # shellcheck disable=SC2086
+    if GATE=$(perl /loopanic/gate.pl start $GATE_FUNCTIONS 2>/run/loopanic-gate-why); then
+        fact gate.probe "$GATE"
+    else
+        fact gate.why "$(tail -n 1 /run/loopanic-gate-why)"
+        GATE=
+    fi
+}
+
+# gate_read: takes the trace's records out of the buffer, those of the gate as KEY=NUMBER words in GATE_READ, the others in the file TRACE.
+gate_read() {
+    GATE_READ=
+    [ -n "$GATE" ] || return 0
+    TRACE=/run/loopanic-trace
+    if ! GATE_READ=$(perl /loopanic/gate.pl read 2>/run/loopanic-gate-why); then
+        fact gate.why "$(tail -n 1 /run/loopanic-gate-why)"
+        GATE_READ='gatelost=1'
+        cat "$TRACING/trace" >$TRACE
+    fi
+    cat /run/loopanic-gate-why
+}
+
 # work_cycle N: cycle N is over.
 work_cycle() {
-    work_now=$(work_counts)
-    echo >"$TRACING/trace"
+    gate_read
+    work_now="$(work_counts) $GATE_READ"
+    # What was taken out of it is gone; to clear it would lose what came since.
+    [ -n "$GATE" ] || echo >"$TRACING/trace"
+    TRACE=$TRACING/trace
     WORK_TOTAL=$(echo "$WORK_TOTAL $work_now" | tr ' ' '\n' | awk -F = '
         NF == 2 { if (!($1 in sum)) order[++n] = $1; sum[$1] += $2 }
         END { for (i = 1; i <= n; i++) printf "%s=%d ", order[i], sum[order[i]] }')

@@ -1,5 +1,6 @@
 import type { Bug } from '../bug.js';
 import { agHeaderCounters } from '../counters.js';
+import { BY_REFERENCE } from '../gate-functions.js';
 import { versionAtLeast } from '../release.js';
 
 export const bug: Bug = {
@@ -12,6 +13,7 @@ export const bug: Bug = {
     'RHSA-2020:0834 (BZ#1784826)',
   ],
   leak: 'slab pages go to tcp_sendpage',
+  gateFunctions: BY_REFERENCE,
   module: {
     name: 'libiscsi_tcp',
     path: 'drivers/scsi/libiscsi_tcp.ko',

@@ -1,5 +1,6 @@
 import type { Bug } from '../bug.js';
 import { headerReads } from '../counters.js';
+import { BY_REFERENCE } from '../gate-functions.js';
 import { nvmeTcp } from '../nvme-tcp.js';
 import { versionAtLeast } from '../release.js';
 
@@ -12,6 +13,7 @@ export const bug: Bug = {
     '7d4194abfc4d (nvme-tcp: check page by sendpage_ok() before calling kernel_sendpage())',
   ],
   leak: 'slab pages go to tcp_sendpage',
+  gateFunctions: BY_REFERENCE,
   module: nvmeTcp,
   transport: 'nvme-tcp',
   targets: ['nvmet'],

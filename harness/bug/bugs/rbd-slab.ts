@@ -1,5 +1,6 @@
 import type { Bug } from '../bug.js';
 import { agHeaderCounters } from '../counters.js';
+import { BY_REFERENCE } from '../gate-functions.js';
 import { versionAtLeast } from '../release.js';
 
 export const bug: Bug = {
@@ -11,6 +12,7 @@ export const bug: Bug = {
     '40efc4dc7395 (libceph: use sendpage_ok() in ceph_tcp_sendpage())',
   ],
   leak: 'slab pages go to tcp_sendpage',
+  gateFunctions: BY_REFERENCE,
   module: {
     name: 'libceph',
     path: 'net/ceph/libceph.ko',

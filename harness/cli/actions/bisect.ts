@@ -69,14 +69,17 @@ export async function bisect(args: BisectArgs, { signal }: Context): Promise<num
       };
       // One boot first: a panic proves itself, and most bad kernels need no more.
       const first = await run(alone(kernel));
-      if (first?.verdict === 'panics')
-        return Object.assign(step, { verdict: 'panics', reason: first.reason, missChance: 0 });
+      if (first?.verdict === 'panics' || first?.verdict === 'exposed')
+        return Object.assign(step, { verdict: first.verdict, reason: first.reason, missChance: 0 });
       if (signal.aborted) return step;
       const cell = await run(beside(kernel));
       return Object.assign(step, {
         verdict: cell?.verdict ?? 'inconclusive',
         reason: cell?.reason ?? 'it was not run',
-        missChance: cell?.verdict === 'panics' ? 0 : (cell?.statistics?.missChance ?? null),
+        missChance:
+          cell?.verdict === 'panics' || cell?.verdict === 'exposed'
+            ? 0
+            : (cell?.statistics?.missChance ?? null),
       });
     },
     signal,

@@ -37,21 +37,26 @@ export interface MatrixArgs
   json: boolean;
 }
 
-/** By number if only --trials is given, or if no cell has a control; else by confidence. */
+/**
+ * By number if only --trials is given, or if no cell has a control; else by confidence, where the gate cannot be read or --confidence asks for
+ * it.
+ */
 function bootsOf(
   args: MatrixArgs,
   cells: readonly MatrixCell[],
-): { trials: number; uncontrolledTrials: number; confidence?: number } {
+): Pick<RunRequest, 'trials' | 'uncontrolledTrials' | 'confidence' | 'byReading'> {
+  const byReading = args.confidence === undefined;
   const byNumber = args.confidence === undefined && args.trials !== undefined;
   const controlled = cells.some(({ control }) => control !== undefined);
   if (byNumber || (args.confidence === undefined && !controlled)) {
     const trials = args.trials ?? 1;
-    return { trials, uncontrolledTrials: trials };
+    return { trials, uncontrolledTrials: trials, byReading };
   }
   return {
     trials: args.trials ?? CONTROL_BOOTS,
     uncontrolledTrials: args.trials ?? 1,
     confidence: args.confidence ?? DEFAULT_CONFIDENCE,
+    byReading,
   };
 }
 
@@ -91,14 +96,13 @@ export async function matrix(args: MatrixArgs, { signal }: Context): Promise<num
     },
   });
   const { image, jobs, retries, dump, keepDumps, results, accel, resume } = args;
-  const { confidence, trials, uncontrolledTrials } = bootsOf(args, cells);
+  const boots = bootsOf(args, cells);
   const request = {
     command: 'matrix',
     ...{
       cells,
       image,
-      trials,
-      uncontrolledTrials,
+      ...boots,
       needControls: args.confidence !== undefined,
       noExpectationOk: !args.expectationOk,
       jobs,
@@ -113,7 +117,6 @@ export async function matrix(args: MatrixArgs, { signal }: Context): Promise<num
       skipped,
       matrix: { name, file: resolve(file) },
     },
-    ...(confidence === undefined ? {} : { confidence }),
     ...(args.seed === undefined ? {} : { seed: args.seed }),
   };
   if (args.list) {

@@ -68,6 +68,7 @@ async function runOnce(args: RunArgs, { signal }: Context): Promise<number> {
       image: args.image,
       trials: args.trials,
       retries: 0,
+      byReading: true,
       // A person asked what it does.
       noExpectationOk: true,
       dump: args.dump,
@@ -110,7 +111,7 @@ function bisectCode(document: RunDocument): number {
   if (document.interrupted) return EXIT.interrupted;
   const [cell] = document.cells;
   if (cell?.verdict === 'clean') return EXIT.ok;
-  return cell?.verdict === 'panics' ? EXIT.unexpected : BISECT_SKIP;
+  return cell?.verdict === 'panics' || cell?.verdict === 'exposed' ? EXIT.unexpected : BISECT_SKIP;
 }
 
 /** What a person in the guest needs: how to reach it, a shell in it, and the guest for as long as they want it. */

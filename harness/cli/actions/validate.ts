@@ -13,7 +13,7 @@ import type { RunDocument } from '../../results/run-schema.js';
 import { executeRun } from '../../run/execute.js';
 import type { RunRequest } from '../../run/prepare.js';
 import { loadScenario } from '../../scenario/load-scenario.js';
-import { percent } from '../../verdict/cell-verdict.js';
+import { DEFAULT_CONFIDENCE, percent } from '../../verdict/cell-verdict.js';
 import { type Context, printResult, progressFor } from '../context.js';
 import { cellLines, exitCodeOf } from '../run-output.js';
 
@@ -25,20 +25,21 @@ export interface ValidateArgs
   control?: string | undefined;
   scenario: string;
   image?: string | undefined;
-  confidence: number;
+  /** Undefined: a reading of the gate is proof. */
+  confidence?: number | undefined;
   seed?: number | undefined;
   json: boolean;
 }
 
-/** `loopanic validate`: the positive control, then the module under test until the confidence is reached: one verdict with numbers. */
+/** `loopanic validate`: the positive control, then the module under test until there is proof: one verdict with numbers. */
 export async function validate(args: ValidateArgs, { signal }: Context): Promise<number> {
   const progress = progressFor();
   await checkKernelId(args.kernel);
   const bug = bugOf((await loadScenario(args.scenario)).scenario.bug);
   await checkModuleId(args.module, await presentKernel(args.kernel), bug.module);
   const control = args.control ?? (await interruptible(chooseControl(args, bug, progress, signal), signal));
-  const { kernel, module, scenario, image, trials, retries, confidence, dump, keepDumps, results, accel } =
-    args;
+  const { kernel, module, scenario, image, trials, retries, dump, keepDumps, results, accel } = args;
+  const { confidence = DEFAULT_CONFIDENCE } = args;
   if (control === module)
     throw new UsageError(
       'bad-usage',
@@ -58,6 +59,7 @@ export async function validate(args: ValidateArgs, { signal }: Context): Promise
         },
       ],
       ...{ image, trials, retries, confidence, dump, keepDumps, results, accel, build: args },
+      byReading: args.confidence === undefined,
       ...(args.seed === undefined ? {} : { seed: args.seed }),
     },
     signal,
@@ -90,12 +92,12 @@ async function chooseControl(
 }
 
 /** The last line of a validation: the verdict with its numbers, and what was tested. */
-export function summary({ cells, confidence }: RunDocument): string {
+export function summary({ cells, confidence, request }: RunDocument): string {
   const [control, tested] = cells;
   const rate = control?.statistics?.rate;
   const [k, n] = [control?.statistics?.panicked ?? 0, control?.statistics?.counted ?? 0];
   const interval = rate ? ` (95 % interval ${percent(rate.low)} to ${percent(rate.high)})` : '';
   const code = tested?.moduleInfo ? codeText(tested.moduleInfo) : null;
   const toldAlready = code !== null && tested?.reason.includes(code) ? `; ${code}` : '';
-  return `${tested?.module} on ${tested?.kernel}: ${tested?.verdict ?? 'no verdict'}: ${tested?.reason}; positive control ${control?.module}: ${k} of ${n} boots panicked${interval}${confidence === null ? '' : `; confidence asked for: ${percent(confidence)}`}${tested?.moduleInfo ? `; tested: ${moduleText(tested).replace(toldAlready, '')}` : ''}`;
+  return `${tested?.module} on ${tested?.kernel}: ${tested?.verdict ?? 'no verdict'}: ${tested?.reason}; positive control ${control?.module}: ${k} of ${n} boots panicked${interval}${confidence === null || request.byReading ? '' : `; confidence asked for: ${percent(confidence)}`}${tested?.moduleInfo ? `; tested: ${moduleText(tested).replace(toldAlready, '')}` : ''}`;
 }

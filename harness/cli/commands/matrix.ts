@@ -27,7 +27,7 @@ export function matrixCommand(y: Cli): Cli {
         .option('confidence', {
           type: 'number',
           describe:
-            'of every clean: at most 1 - N of such runs call a module clean that is as bad as its control; default 0.99, or boots by number if only --trials is given',
+            'asks for boots until at most 1 - N of such runs call a module clean that is as bad as its control; default: one boot whose reading of the gate is proof, or 0.99 where it cannot be read',
         })
         .option('expectation-ok', expectationOk)
         .option('keep-runs', {

@@ -50,7 +50,7 @@ export function runCommand(y: Cli): Cli {
         .option('bisect', {
           type: 'boolean',
           default: false,
-          describe: 'exit codes of git bisect run: 0 clean, 1 panics, 125 no verdict',
+          describe: 'exit codes of git bisect run: 0 clean, 1 panics or exposed, 125 no verdict',
         }),
     doesOwnCleanup(async () => (await import('../actions/run.js')).run),
   ) as Cli;

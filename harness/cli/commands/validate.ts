@@ -1,4 +1,4 @@
-import { CONTROL_BOOTS, DEFAULT_CONFIDENCE } from '../../verdict/cell-verdict.js';
+import { CONTROL_BOOTS } from '../../verdict/cell-verdict.js';
 import { doesOwnCleanup } from '../act.js';
 import type { Cli } from '../options.js';
 import { anyImage, buildOptions, dump, keepDumps, kernel, retries, trials } from '../options.js';
@@ -7,7 +7,7 @@ import { anyImage, buildOptions, dump, keepDumps, kernel, retries, trials } from
 export function validateCommand(y: Cli): Cli {
   return y.command(
     'validate',
-    'is this module a fix? the positive control, then the module until the confidence is reached',
+    'is this module a fix? the positive control, then the module, until there is proof',
     (y) =>
       buildOptions(y)
         .option('kernel', kernel)
@@ -24,11 +24,15 @@ export function validateCommand(y: Cli): Cli {
         .option('scenario', { type: 'string', default: 'xfs-loopback', describe: 'name or YAML file' })
         .option('confidence', {
           type: 'number',
-          default: DEFAULT_CONFIDENCE,
-          describe: 'at most 1 - N of such validations call a module clean that is as bad as the control',
+          describe:
+            'asks for boots until at most 1 - N of such validations call a module clean that is as bad as the control; default: one boot whose reading of the gate is proof, or 0.99 where it cannot be read',
         })
         .option('image', anyImage)
-        .option('trials', { ...trials, default: CONTROL_BOOTS, describe: 'boots of the positive control' })
+        .option('trials', {
+          ...trials,
+          default: CONTROL_BOOTS,
+          describe: 'boots of the positive control, at most',
+        })
         .option('retries', retries)
         .option('dump', dump)
         .option('keep-dumps', { ...keepDumps, default: 'first' as const })

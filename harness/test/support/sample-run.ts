@@ -20,7 +20,8 @@ export function sampleRun(): RunDocument {
     cell('unpatched', 'sectors-4k', [], { control: { ...control, scenario: 'order-0' } }),
     cell('unpatched', 'order-0', ['survived', 'survived', 'survived'], {}),
   ];
-  for (const cell of cells) Object.assign(cell, judgeInRun({ cells, confidence: 0.99 }, cell));
+  for (const cell of cells)
+    Object.assign(cell, judgeInRun({ cells, confidence: 0.99, request: { byReading: false } }, cell));
   cells[0]?.warnings.push('a warning with <b>tags</b>');
   return {
     schemaVersion: 1,
@@ -35,7 +36,7 @@ export function sampleRun(): RunDocument {
     versions: { loopanic: '0', code: 'c0de', node: '20', qemu: 'QEMU' },
     rules: RULES,
     matrix: { name: 'nightly', file: 'nightly.matrix.yaml' },
-    request: { trials: 2, dump: 'kdump', seed: null, noExpectationOk: false },
+    request: { trials: 2, dump: 'kdump', seed: null, byReading: false, noExpectationOk: false },
     confidence: 0.99,
     retries: 2,
     skipped: [{ kernel: 'centos-7.6', why: 'not on this host' }],
@@ -58,6 +59,7 @@ function cell(
     reason: 'not run',
     warnings: [],
     statistics: null,
+    provenBy: null,
     key: `key of ${module} ${scenario}`,
     unmade: null,
     control,
@@ -107,6 +109,8 @@ function trial(module: string, scenario: string, outcome: Outcome, number: numbe
     timings: { outcome: number * 10 },
     accel: 'tcg',
     guest: null,
+    gate: null,
+    gateWhy: null,
     workload: null,
     evidence: outcome === 'reproduced' ? [{ file: 'serial.log', line: 3, text: 'usercopy' }] : [],
     warnings: [],

@@ -4,7 +4,7 @@ import { judgeCell as judge, percent, wantedBoots } from '../../verdict/cell-ver
 import { rateOf, survivorsNeeded } from '../../verdict/statistics.js';
 
 const judgeCell = (list: TrialOutcome[], wanted: number) =>
-  judge(list, { trials: wanted, confidence: 0.99, isControl: false, control: null });
+  judge(list, { trials: wanted, confidence: 0.99, byReading: false, isControl: false, control: null });
 
 const trials = (...outcomes: Outcome[]): TrialOutcome[] =>
   outcomes.map((outcome, index) => {
@@ -61,6 +61,7 @@ test('a positive control that survives is void, and so is what depends on it', (
   const control = judge(trials('survived', 'survived'), {
     trials: 2,
     confidence: 0.99,
+    byReading: false,
     isControl: true,
     control: null,
   });
@@ -68,6 +69,7 @@ test('a positive control that survives is void, and so is what depends on it', (
   const goal = {
     trials: 1,
     confidence: 0.99,
+    byReading: false,
     isControl: false,
     control: { statistics: control.statistics, differs: [] },
   };
@@ -92,6 +94,7 @@ const beside = (survivors: number, control: ReturnType<typeof controlOf>, confid
   judge(trials(...Array<Outcome>(survivors).fill('survived')), {
     trials: 1,
     confidence,
+    byReading: false,
     isControl: false,
     control,
   });
@@ -183,6 +186,7 @@ test('the same by simulation of whole runs, with the rules that runs follow', (t
         const { verdict } = judge(tested, {
           trials: wanted,
           confidence: 0.99,
+          byReading: false,
           isControl: false,
           control: controlOf(panicked, controls),
         });
@@ -215,6 +219,7 @@ test('a panic whose dump shows another cause counts neither for nor against', (t
   const judgement = judge([survivor, refuted], {
     trials: 1,
     confidence: 0.99,
+    byReading: false,
     isControl: false,
     control: null,
   });

@@ -285,6 +285,7 @@ test('no mix of trials without enough survivors, or with anything else in it, is
       const { verdict } = judgeCell(trials as never, {
         trials: wanted,
         confidence: 0.99,
+        byReading: false,
         isControl: false,
         control: null,
       });

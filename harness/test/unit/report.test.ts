@@ -60,7 +60,7 @@ test('TAP 14: read by a parser of others', async (t) => {
 test('Markdown: a table whose cells stay in their columns, and what needs a look with the command that repeats it', async (t) => {
   const text = await makeReport(sampleRun(), 'md', '/', '/');
   const rows = text.split('\n').filter((line) => line.startsWith('| '));
-  for (const row of rows) t.is(row.replaceAll('\\|', '').split('|').length, 10, row);
+  for (const row of rows) t.is(row.replaceAll('\\|', '').split('|').length, 11, row);
   t.regex(text, /^\| ‼ .*pageslab.*\*\*CONTRADICTED\*\*/m);
   t.regex(text, /a\\\|b \\<script\\>/);
   t.regex(

@@ -1,0 +1,119 @@
+import * as z from 'zod';
+import type { LogLine } from '../log/log-line.js';
+import type { WorkDone } from './guest-markers.js';
+
+const callSchema = z.object({
+  page: z.string().describe('address of its struct page'),
+  offset: z.int(),
+  size: z.int(),
+});
+
+/** What a probe in the guest saw of the gate: pages that were handed over to be sent by reference. Segments are calls of the probed function. */
+export const gateSchema = z.object({
+  probe: z.string().describe('the probed function'),
+  lost: z.int().describe('calls of which nothing is known: with any, this is no reading'),
+  slabSegments: z
+    .int()
+    .describe(
+      'sectors that lay in slab objects and were written to the LUN, by geometry and completed requests',
+    ),
+  leaked: z.int().describe('slab segments that reached the probed function'),
+  leakedHead: z.int().describe('of these, in the first page of their slab'),
+  leakedTail: z.int().describe('of these, in another page of it'),
+  neighbours: z.int().describe('leaked segments that begin in memory where the one before ended'),
+  otherSegments: z.int().describe('segments of other pages that reached it: sending by reference works'),
+  untilPanic: z
+    .boolean()
+    .describe(
+      "the last calls are from the panicked kernel's own print of its trace; what it sent in all is not known",
+    ),
+  joined: z
+    .array(callSchema)
+    .describe('the last two leaked segments that are neighbours, of a panic: what was sent as one'),
+});
+export type GateReading = z.infer<typeof gateSchema>;
+
+/** One leaked segment, as the kernel printed it. */
+interface LeakedCall {
+  page: bigint;
+  offset: number;
+  size: number;
+  tail: boolean;
+}
+
+/** Of gate.pl: its own calls have this size. */
+const PING = 61;
+
+/**
+ * The gate's reading of a trial, or why there is none. `probe`: the guest's fact `gate.probe`, `why` its `gate.why`. `sectorSize`: of the
+ * file system, in bytes; XFS keeps headers of less than a page in slab objects. `console`: where a panicked kernel printed its trace.
+ */
+export function gateReading(
+  told: { probe: string | undefined; why: string | undefined; sectorSize: number | null },
+  work: WorkDone | null,
+  console: readonly LogLine[],
+): { gate: GateReading | null; gateWhy: string | null } {
+  const none = (gateWhy: string): { gate: null; gateWhy: string } => ({ gate: null, gateWhy });
+  if (told.probe === undefined) return none(told.why ?? 'the guest set no probe');
+  const words = new Map(told.probe.split(' ').map((word) => word.split('=', 2) as [string, string]));
+  const tailMask = /:&(\d+)$/.exec(words.get('tail') ?? '')?.[1];
+  if (!words.has('function') || tailMask === undefined)
+    return none(`the probe cannot be read: ${told.probe}`);
+  const counts = work?.counts ?? {};
+  const calls = printedCalls(console, BigInt(tailMask));
+  if (counts.leaked === undefined && calls.length === 0)
+    return none(told.why ?? 'no cycle ended, and the kernel printed no trace');
+  const pairs = calls.filter((call, index) => follows(call, calls[index - 1])).length;
+  const at = calls.findLastIndex((call, index) => follows(call, calls[index - 1]));
+  const inSlabs = told.sectorSize !== null && told.sectorSize < 4096;
+  const headers = inSlabs ? (counts.headers ?? 2 * (counts.merged ?? 0)) : 0;
+  const number = (key: string): number => counts[key] ?? 0;
+  return {
+    gate: {
+      probe: words.get('function') ?? '',
+      lost: number('gatelost'),
+      slabSegments: headers + calls.length,
+      leaked: number('leaked') + calls.length,
+      leakedHead: number('leakedheads') + calls.filter(({ tail }) => !tail).length,
+      leakedTail: number('leakedtails') + calls.filter(({ tail }) => tail).length,
+      neighbours: number('neighbours') + pairs,
+      otherSegments: number('others'),
+      untilPanic: calls.length > 0,
+      joined: at < 0 ? [] : calls.slice(at - 1, at + 1).map(shown),
+    },
+    gateWhy: null,
+  };
+}
+
+const follows = (call: LeakedCall, before: LeakedCall | undefined): boolean =>
+  before !== undefined && before.page === call.page && before.offset + before.size === call.offset;
+
+const shown = ({ page, offset, size }: LeakedCall): z.infer<typeof callSchema> => ({
+  page: `0x${page.toString(16)}`,
+  offset,
+  size,
+});
+
+/**
+ * Calls that the kernel printed when it panicked (ftrace_dump_on_oops), since the last cycle ended: `… : gate: (tcp_sendpage+0x0/0x50)
+ * page=… off=… size=… own=… tb=… hs=… hd=…`. The filter let slab pages through alone, and the probe's own pings.
+ */
+function printedCalls(console: readonly LogLine[], tailMask: bigint): LeakedCall[] {
+  const calls: LeakedCall[] = [];
+  let dumping = false;
+  for (const { text } of console) {
+    // It comes a second time, and empty, at the panic itself.
+    if (/^\s*Dumping ftrace buffer:/.test(text)) dumping = true;
+    if (!dumping) continue;
+    const said = / gate: \(\S+\)(.*)$/.exec(text)?.[1];
+    if (said === undefined) continue;
+    const fields = new Map(
+      [...said.matchAll(/ (\w+)=(0x[0-9a-f]+|\d+)/g)].map(([, key = '', value = '']) => [key, BigInt(value)]),
+    );
+    const [page, offset, size, tail] = ['page', 'off', 'size', 'tb'].map((key) => fields.get(key));
+    if (page === undefined || offset === undefined || size === undefined || tail === undefined) continue;
+    if (size === BigInt(PING)) continue;
+    calls.push({ page, offset: Number(offset), size: Number(size), tail: (tail & tailMask) !== 0n });
+  }
+  return calls;
+}

@@ -1,0 +1,311 @@
+import test from 'ava';
+import { type GateReading, gateReading } from '../../guest/gate-reading.js';
+import { parseLines } from '../../log/log-line.js';
+import type { Outcome, TrialOutcome } from '../../outcome/outcome-schema.js';
+import { type CellGoal, type CellJudgement, judgeCell } from '../../verdict/cell-verdict.js';
+import { sumReadings } from '../../verdict/gate-proof.js';
+import { isShown, survivorsWanted } from '../../verdict/judge-run.js';
+
+const PROBE = 'function=tcp_sendpage page=64 slab=0:&512 tail=8:&1 head=8:-1';
+const told = { probe: PROBE, why: undefined, sectorSize: 512 };
+const work = (counts: Record<string, number>) => ({ cycles: 1, bytesWritten: 4096, counts, perCycle: [] });
+const closed = {
+  headers: 256,
+  leaked: 0,
+  leakedheads: 0,
+  leakedtails: 0,
+  neighbours: 0,
+  others: 40,
+  gatelost: 0,
+};
+
+test('a reading is made of what the cycles counted', (t) => {
+  const { gate, gateWhy } = gateReading(
+    told,
+    work({ ...closed, leaked: 250, leakedheads: 30, leakedtails: 220, neighbours: 7 }),
+    [],
+  );
+  t.is(gateWhy, null);
+  t.deepEqual(gate, {
+    probe: 'tcp_sendpage',
+    lost: 0,
+    slabSegments: 256,
+    leaked: 250,
+    leakedHead: 30,
+    leakedTail: 220,
+    neighbours: 7,
+    otherSegments: 40,
+    untilPanic: false,
+    joined: [],
+  });
+});
+
+test('sectors as large as a page lie in no slab', (t) => {
+  t.is(gateReading({ ...told, sectorSize: 4096 }, work(closed), []).gate?.slabSegments, 0);
+});
+
+test('where there is no reading it is said why', (t) => {
+  t.deepEqual(gateReading({ ...told, probe: undefined, why: 'no kprobes' }, work({}), []), {
+    gate: null,
+    gateWhy: 'no kprobes',
+  });
+  t.deepEqual(gateReading({ ...told, probe: undefined }, work({}), []), {
+    gate: null,
+    gateWhy: 'the guest set no probe',
+  });
+  t.deepEqual(gateReading(told, work({ merged: 2 }), []), {
+    gate: null,
+    gateWhy: 'no cycle ended, and the kernel printed no trace',
+  });
+  t.regex(gateReading({ ...told, probe: 'tcp_sendpage' }, work(closed), []).gateWhy ?? '', /cannot be read/);
+});
+
+const call = (page: string, off: number, size: number, tb: string): string =>
+  `[   13.100000]   kworker-9  0d..1. 13000us : gate: (tcp_sendpage+0x0/0x90) page=${page} off=${off} size=${size} own=0 tb=${tb} hs=512 hd=${tb}`;
+const console = (...lines: string[]) => parseLines(`${lines.join('\n')}\n`);
+
+test('a panicked kernel prints the calls since the last cycle, and which were sent as one', (t) => {
+  const { gate } = gateReading(
+    told,
+    work({ ...closed, leaked: 10, leakedheads: 4, leakedtails: 6 }),
+    console(
+      call('18446719884455411712', 0, 512, '1'),
+      '[   13.000000] Dumping ftrace buffer:',
+      '[   13.000000] ---------------------------------',
+      call('18446719884455411712', 1024, 512, '0'),
+      call('0xffffea0000220000', 1536, 512, '18446719884455411713'),
+      call('18446719884455411712', 61, 61, '0'),
+      call('18446719884455411712', 2048, 512, '18446719884455411713'),
+      '[   13.000000] Dumping ftrace buffer:',
+    ),
+  );
+  t.like(gate, {
+    leaked: 13,
+    leakedHead: 5,
+    leakedTail: 8,
+    neighbours: 0,
+    untilPanic: true,
+    slabSegments: 259,
+  });
+  const joined = gateReading(
+    told,
+    null,
+    console('Dumping ftrace buffer:', call('256', 1024, 512, '0'), call('256', 1536, 512, '0')),
+  );
+  t.deepEqual(joined.gate?.joined, [
+    { page: '0x100', offset: 1024, size: 512 },
+    { page: '0x100', offset: 1536, size: 512 },
+  ]);
+  t.is(joined.gate?.neighbours, 1);
+});
+
+const open: GateReading = {
+  ...{ probe: 'tcp_sendpage', lost: 0, slabSegments: 173, leaked: 173, leakedHead: 21, leakedTail: 152 },
+  ...{ neighbours: 1, otherSegments: 0, untilPanic: true, joined: [] },
+};
+const shut: GateReading = {
+  ...open,
+  slabSegments: 1537,
+  leaked: 0,
+  leakedHead: 0,
+  leakedTail: 0,
+  neighbours: 0,
+  otherSegments: 40,
+  untilPanic: false,
+};
+const boot = (outcome: Outcome, gate: GateReading | null, order = 3): TrialOutcome =>
+  ({
+    ...{ outcome, trial: 1, reason: 'r', evidence: [], gate, bug: 'iscsi-slab' },
+    guest: {
+      slabs: { 'kmalloc-512': { order, objectsPerSlab: 64 } },
+      hardenedUsercopy: 'on',
+      slabDebug: { redZone: false },
+      block: { nomerges: 0 },
+      transport: { targetAddress: '127.0.0.1' },
+    },
+  }) as unknown as TrialOutcome;
+
+const GOAL: CellGoal = { trials: 1, confidence: 0.99, byReading: true, isControl: false, control: null };
+const control = (...trials: TrialOutcome[]): CellJudgement => judgeCell(trials, { ...GOAL, isControl: true });
+const beside = (trials: TrialOutcome[], by: CellJudgement, more: Partial<CellGoal> = {}): CellJudgement =>
+  judgeCell(trials, { ...GOAL, control: { statistics: by.statistics, differs: [] }, ...more });
+const panicked = control(boot('reproduced', open));
+
+test('one boot whose gate was read and held is clean, beside one panic with an open gate', (t) => {
+  const judgement = beside([boot('survived', shut)], panicked);
+  t.like(judgement, { verdict: 'clean', provenBy: 'reading', warnings: [] });
+  t.is(
+    judgement.reason,
+    '1 of 1 trials survived their workload; none of 1,537 slab segments in 1 boot reached tcp_sendpage (40 other segments did); of its positive control, 173 slab segments reached tcp_sendpage in 1 boot (21 in head pages, 152 in tail pages): its gate holds slab pages back, and lets others pass',
+  );
+});
+
+test('statistics that were asked for are not replaced by a reading', (t) => {
+  t.is(beside([boot('survived', shut)], panicked, { byReading: false }).verdict, 'inconclusive');
+});
+
+for (const [name, gate, verdict, reason] of [
+  [
+    'one that leaks every 100th segment',
+    { leaked: 15, leakedHead: 2, leakedTail: 13 },
+    'exposed',
+    /15 of 1,537 slab segments/,
+  ],
+  ['one that leaks a single segment', { leaked: 1, leakedTail: 1 }, 'exposed', /1 of 1,537/],
+  [
+    'one that leaks tail pages alone',
+    { leaked: 1342, leakedTail: 1342 },
+    'exposed',
+    /own slab flag alone: head pages are held back, tail pages pass/,
+  ],
+  ['one that copies everything', { otherSegments: 0 }, 'clean', /it sends everything by copy/],
+  [
+    'a probe that lost calls',
+    { lost: 1 },
+    'inconclusive',
+    /without a reading of the gate \(a boot that survived has no whole reading\)/,
+  ],
+  ['lost calls, and a leak', { lost: 3, leaked: 3, leakedTail: 3 }, 'inconclusive', /no whole reading/],
+  [
+    'a workload that sent next to nothing',
+    { slabSegments: 63 },
+    'inconclusive',
+    /only 63 slab segments were sent/,
+  ],
+] as const)
+  test(`${name}: ${verdict}`, (t) => {
+    const judgement = beside([boot('survived', { ...shut, ...gate })], panicked);
+    t.is(judgement.verdict, verdict);
+    t.regex(judgement.reason, reason);
+  });
+
+test('one that copies everything is clean with a warning', (t) => {
+  t.deepEqual(beside([boot('survived', { ...shut, otherSegments: 0 })], panicked).warnings, [
+    'it sends everything by copy: no page at all reached tcp_sendpage',
+  ]);
+});
+
+test('no reading: statistics decide, as before', (t) => {
+  const by = control(...Array.from({ length: 5 }, () => boot('reproduced', null)));
+  t.is(beside([boot('survived', null)], by).verdict, 'inconclusive');
+  t.like(
+    beside(
+      Array.from({ length: 3 }, () => boot('survived', null)),
+      by,
+    ),
+    { verdict: 'clean', provenBy: 'statistics' },
+  );
+  // One whose own gate was read is no better off: nothing shows what an open one would let through.
+  t.regex(beside([boot('survived', shut)], by).reason, /its positive control has no reading/);
+});
+
+test('a control that shows no tail pages proves nothing of them, unless its slabs have none', (t) => {
+  const heads = { ...open, leaked: 20, leakedHead: 20, leakedTail: 0 };
+  t.regex(
+    beside([boot('survived', shut)], control(boot('reproduced', heads))).reason,
+    /no tail page went through/,
+  );
+  const tails = { ...open, leaked: 20, leakedHead: 0, leakedTail: 20 };
+  t.regex(
+    beside([boot('survived', shut)], control(boot('reproduced', tails))).reason,
+    /no head page went through/,
+  );
+  const flat = beside([boot('survived', shut, 0)], control(boot('reproduced', heads, 0)));
+  t.is(flat.verdict, 'clean');
+  t.regex(flat.warnings[0] ?? '', /order 0/);
+  t.regex(
+    beside([boot('survived', shut, 3)], control(boot('reproduced', heads, 0))).reason,
+    /slabs are others/,
+  );
+});
+
+test('a control that only leaked is one, and says that it did not panic', (t) => {
+  const leaked = control(boot('survived', { ...open, untilPanic: false }));
+  t.like(leaked, { verdict: 'exposed', provenBy: 'reading' });
+  t.is(beside([boot('survived', shut)], leaked).verdict, 'clean');
+  t.is(beside([boot('survived', shut)], control(boot('survived', shut))).verdict, 'void');
+});
+
+for (const [name, change, link] of [
+  ['usercopy off', { hardenedUsercopy: 'off' }, /does not check copies/],
+  ['red zones', { slabDebug: { redZone: true } }, /red zones/],
+  ['no merges', { block: { nomerges: 2 } }, /merged no requests/],
+  ['two hosts', { transport: { targetAddress: '10.0.3.1' } }, /another host/],
+  ['nothing', {}, /were not read as one/],
+] as const)
+  test(`exposed says which link was missing: ${name}`, (t) => {
+    const trial = boot('survived', { ...open, untilPanic: false });
+    Object.assign(trial.guest ?? {}, change);
+    t.regex(beside([trial], panicked).reason, link);
+  });
+
+test('a leak counts, however the boot ended; a panic counts before it', (t) => {
+  t.is(beside([boot('warned', open)], panicked).verdict, 'exposed');
+  t.regex(
+    beside([boot('warned', open)], panicked).reason,
+    /something else stopped it first; trial 1: warned: r/,
+  );
+  t.is(beside([boot('survived', open), boot('reproduced', open)], panicked).verdict, 'panics');
+});
+
+test('a lossy reading is left out of the sum', (t) => {
+  t.is(sumReadings([boot('survived', { ...shut, lost: 1 })]), null);
+  t.like(
+    sumReadings([boot('survived', shut), boot('survived', { ...shut, lost: 1 }), boot('survived', shut)]),
+    { boots: 2, slabSegments: 3074 },
+  );
+});
+
+const cell = (module: string, trials: TrialOutcome[], isControl = false) => ({
+  ...{ kernel: 'k', module, scenario: 's', isControl, unmade: null, wantedTrials: 5, trials },
+  control: isControl ? null : { kernel: 'k', module: 'unpatched', scenario: 's' },
+  ...{ kernelInfo: null, image: { key: 'i' }, moduleInfo: null, scripts: 'x', scenarioDefinition: null },
+});
+const run = (controls: TrialOutcome[], tested: TrialOutcome[], byReading = true) => ({
+  cells: [cell('unpatched', controls, true), cell('fix', tested)],
+  confidence: 0.99,
+  request: { byReading },
+});
+
+test('boots: one of each where the gate is read, as many as statistics take where it is not', (t) => {
+  const wanted = (controls: TrialOutcome[], tested: TrialOutcome[], byReading = true): number | null => {
+    const made = run(controls, tested, byReading);
+    return survivorsWanted(made, made.cells[1] as (typeof made.cells)[number]);
+  };
+  t.is(wanted([boot('reproduced', open)], []), 1);
+  t.is(wanted([boot('reproduced', open)], [boot('survived', { ...shut, lost: 1 })]), 2);
+  t.is(
+    wanted(
+      [boot('reproduced', open)],
+      Array.from({ length: 5 }, () => boot('survived', null)),
+    ),
+    3,
+  );
+  t.is(
+    wanted(
+      Array.from({ length: 5 }, () => boot('reproduced', null)),
+      [],
+    ),
+    3,
+  );
+  t.is(
+    wanted(
+      Array.from({ length: 5 }, () => boot('reproduced', open)),
+      [],
+      false,
+    ),
+    3,
+  );
+});
+
+test('a control is booted again until it panicked and showed every kind of page', (t) => {
+  const shown = (...trials: TrialOutcome[]): boolean => {
+    const made = run(trials, []);
+    return isShown(made, made.cells[0] as (typeof made.cells)[number]);
+  };
+  t.true(shown(boot('reproduced', open)));
+  t.false(shown(boot('survived', open)));
+  t.true(shown(boot('survived', open), boot('reproduced', open)));
+  t.false(shown(boot('reproduced', null)));
+  t.false(shown(boot('reproduced', { ...open, leakedHead: 0 })));
+});

@@ -1,0 +1,150 @@
+import type { TrialOutcome } from '../outcome/outcome-schema.js';
+
+/** The gate's readings of a cell's trials, added up: of those alone that lost nothing. */
+export interface GateSum {
+  boots: number;
+  /** The probed function. */
+  probe: string;
+  slabSegments: number;
+  leaked: number;
+  leakedHead: number;
+  leakedTail: number;
+  neighbours: number;
+  otherSegments: number;
+  /** Some were cut short by a panic: what was sent in all is not known. */
+  untilPanic: boolean;
+  /** Slabs of kmalloc-512 have one page: there are no tail pages. Null: unknown. */
+  onePage: boolean | null;
+}
+
+/** Fewer slab segments than this show nothing: one page in eight is a head page, and none of 64 would be one in 5,000 such readings. */
+export const LEAST_SEGMENTS = 64;
+
+type Read = Pick<TrialOutcome, 'gate' | 'guest'>;
+
+/** True of a trial whose reading is whole. */
+export function isRead({ gate }: Pick<TrialOutcome, 'gate'>): boolean {
+  return gate?.lost === 0;
+}
+
+/** Null if no trial has a whole reading. */
+export function sumReadings(trials: readonly Read[]): GateSum | null {
+  const read = trials.filter(isRead);
+  const first = read[0]?.gate;
+  if (!first) return null;
+  const sum: GateSum = {
+    boots: 0,
+    probe: first.probe,
+    slabSegments: 0,
+    leaked: 0,
+    leakedHead: 0,
+    leakedTail: 0,
+    neighbours: 0,
+    otherSegments: 0,
+    untilPanic: false,
+    onePage: null,
+  };
+  for (const { gate, guest } of read) {
+    if (!gate) continue;
+    sum.boots++;
+    for (const key of COUNTS) sum[key] += gate[key];
+    sum.untilPanic ||= gate.untilPanic;
+    const order = guest?.slabs['kmalloc-512']?.order;
+    // Of one kind of guest alone are all of one geometry; where they differ, each kind of page is wanted.
+    if (order !== undefined) sum.onePage = order === 0 && sum.onePage !== false;
+  }
+  return sum;
+}
+
+const COUNTS = ['slabSegments', 'leaked', 'leakedHead', 'leakedTail', 'neighbours', 'otherSegments'] as const;
+
+/** What a control's reading lacks to show that every kind of page goes through an open gate here, or null. */
+export function controlLacks(control: GateSum | null): string | null {
+  if (control === null) return 'its positive control has no reading';
+  if (control.leaked === 0) return "nothing went through its positive control's gate";
+  if (control.leakedHead === 0) return "no head page went through its positive control's gate";
+  if (control.leakedTail === 0 && control.onePage !== true)
+    return "no tail page went through its positive control's gate";
+  return null;
+}
+
+/** What a cell's reading lacks to show that its gate is closed, beside its control's; null if it is proof. */
+export function readingLacks(
+  reading: GateSum | null,
+  survivors: number,
+  control: GateSum | null,
+): string | null {
+  if (reading === null || reading.boots < survivors) return 'a boot that survived has no whole reading';
+  if (reading.leaked > 0) return 'its gate leaked';
+  const lacking = controlLacks(control);
+  if (lacking !== null) return lacking;
+  if (reading.slabSegments < LEAST_SEGMENTS)
+    return `only ${count(reading.slabSegments)} slab segments were sent`;
+  return reading.onePage === control?.onePage
+    ? null
+    : 'its slabs are others than those of its positive control';
+}
+
+/** What kind of gate it is, by what went through it; null if too little did to tell. */
+export function gateKind({
+  leaked,
+  leakedHead,
+  leakedTail,
+  onePage,
+  otherSegments,
+  untilPanic,
+  slabSegments,
+}: GateSum): string | null {
+  if (leaked > 0) {
+    if (leakedHead > 0 && (leakedTail > 0 || onePage === true)) return 'its gate is open';
+    if (leaked < LEAST_SEGMENTS) return null;
+    return leakedHead === 0
+      ? "its gate looks at a page's own slab flag alone: head pages are held back, tail pages pass"
+      : 'its gate holds tail pages back, and head pages pass';
+  }
+  if (untilPanic || slabSegments < LEAST_SEGMENTS) return null;
+  return otherSegments === 0 ? COPIES_ALL : 'its gate holds slab pages back, and lets others pass';
+}
+
+/** Of a sender that sends no page by reference: it cannot leak, and is slower. */
+export const COPIES_ALL = 'it sends everything by copy';
+
+/** What a reading says, for people: `1,523 of 1,537 slab segments reached tcp_sendpage (88 in head pages, 1,435 in tail pages)`. */
+export function readingText(sum: GateSum): string {
+  const { slabSegments, leaked, leakedHead, leakedTail, otherSegments, probe, boots, untilPanic } = sum;
+  const where = `in ${boots} ${boots === 1 ? 'boot' : 'boots'}`;
+  const others = `${count(otherSegments)} other segments did`;
+  if (leaked === 0)
+    return slabSegments === 0
+      ? `no slab segment was sent ${where}, so none could reach ${probe} (${others})`
+      : `none of ${count(slabSegments)} slab segments ${where} reached ${probe} (${others})`;
+  const kinds = `${count(leakedHead)} in head pages, ${count(leakedTail)} in tail pages`;
+  return untilPanic
+    ? `${count(leaked)} slab segments reached ${probe} ${where} (${kinds})`
+    : `${count(leaked)} of ${count(Math.max(slabSegments, leaked))} slab segments ${where} reached ${probe} (${kinds})`;
+}
+
+/** With thousands apart, as people read them. */
+const count = (number: number): string => number.toLocaleString('en-US');
+
+/**
+ * Which link of the chain was missing where the gate leaked and nothing panicked, by what was read back from the guest of a trial; luck, if
+ * none was.
+ */
+export function missingLink({
+  gate,
+  guest,
+  outcome,
+}: Pick<TrialOutcome, 'gate' | 'guest' | 'outcome'>): string {
+  const address = guest?.transport.targetAddress;
+  if (outcome === 'warned') return 'something else stopped it first';
+  if (address !== undefined && !address.startsWith('127.'))
+    return 'the target is on another host, whose copies are of pages of its own';
+  if (guest?.hardenedUsercopy === 'off' || guest?.hardenedUsercopy === 'absent')
+    return 'the kernel does not check copies (hardened_usercopy)';
+  if (guest?.slabDebug.redZone === true) return 'red zones lie between the objects of a slab';
+  if (guest?.block.nomerges === 2) return 'the block layer merged no requests (nomerges)';
+  return gate?.neighbours === 0
+    ? 'no two of them were neighbours in memory'
+    : 'those that were neighbours were not read as one';
+}
