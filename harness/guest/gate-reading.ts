@@ -22,10 +22,10 @@ export const gateSchema = z.object({
   leakedTail: z.int().describe('of these, in another page of it'),
   neighbours: z.int().describe('leaked segments that begin in memory where the one before ended'),
   otherSegments: z.int().describe('segments of other pages that reached it: sending by reference works'),
-  untilPanic: z
+  cutShort: z
     .boolean()
     .describe(
-      "the last calls are from the panicked kernel's own print of its trace; what it sent in all is not known",
+      "it ended within a cycle, by a panic or a failed step: the last calls are from the kernel's own print of its trace, or were read at the failure; what was sent in all is not known",
     ),
   joined: z
     .array(callSchema)
@@ -45,11 +45,17 @@ interface LeakedCall {
 const PING = 61;
 
 /**
- * The gate's reading of a trial, or why there is none. `probe`: the guest's fact `gate.probe`, `why` its `gate.why`. `sectorSize`: of the
- * file system, in bytes; XFS keeps headers of less than a page in slab objects. `console`: where a panicked kernel printed its trace.
+ * The gate's reading of a trial, or why there is none. `probe`: the guest's fact `gate.probe`, `why` its `gate.why`, `rest` its `gate.rest`:
+ * what a cycle had sent in which a step failed. `sectorSize`: of the file system, in bytes; XFS keeps headers of less than a page in slab
+ * objects. `console`: where a panicked kernel printed its trace.
  */
 export function gateReading(
-  told: { probe: string | undefined; why: string | undefined; sectorSize: number | null },
+  told: {
+    probe: string | undefined;
+    why: string | undefined;
+    rest?: string | undefined;
+    sectorSize: number | null;
+  },
   work: WorkDone | null,
   console: readonly LogLine[],
 ): { gate: GateReading | null; gateWhy: string | null } {
@@ -59,7 +65,9 @@ export function gateReading(
   const tailMask = /:&(\d+)$/.exec(words.get('tail') ?? '')?.[1];
   if (!words.has('function') || tailMask === undefined)
     return none(`the probe cannot be read: ${told.probe}`);
-  const counts = work?.counts ?? {};
+  const counts = { ...work?.counts };
+  const rest = [...(told.rest ?? '').matchAll(/(?:^| )([a-z]+)=(\d{1,15})(?= |$)/g)];
+  for (const [, key = '', count] of rest) counts[key] = (counts[key] ?? 0) + Number(count);
   const calls = printedCalls(console, BigInt(tailMask));
   if (counts.leaked === undefined && calls.length === 0)
     return none(told.why ?? 'no cycle ended, and the kernel printed no trace');
@@ -72,13 +80,13 @@ export function gateReading(
     gate: {
       probe: words.get('function') ?? '',
       lost: number('gatelost'),
-      slabSegments: headers + calls.length,
+      slabSegments: Math.max(headers + calls.length, rest.length > 0 ? number('leaked') : 0),
       leaked: number('leaked') + calls.length,
       leakedHead: number('leakedheads') + calls.filter(({ tail }) => !tail).length,
       leakedTail: number('leakedtails') + calls.filter(({ tail }) => tail).length,
       neighbours: number('neighbours') + pairs,
       otherSegments: number('others'),
-      untilPanic: calls.length > 0,
+      cutShort: calls.length > 0 || rest.length > 0,
       joined: at < 0 ? [] : calls.slice(at - 1, at + 1).map(shown),
     },
     gateWhy: null,

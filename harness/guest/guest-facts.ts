@@ -144,7 +144,7 @@ export class FactReader {
 const FACTS = [
   ...['alive', 'again', 'slab', 'release', 'cmdline', 'cpus.online', 'cpus.possible', 'slab.redZone'],
   ...['module.srcversion', 'module.buildId', 'usercopy.checks', 'session.localPorts', 'kdump.loaded'],
-  ...['gate.probe', 'gate.why'],
+  ...['gate.probe', 'gate.why', 'gate.rest'],
   ...['block.logicalBlockSize', 'block.physicalBlockSize', 'block.nomerges'],
   ...['filesystem.blockSize', 'filesystem.allocationGroups', 'filesystem.sectorSize'],
   ...['filesystem.writebackCentiseconds', 'filesystem.name', 'transport.', 'absent.', 'kmsg'],

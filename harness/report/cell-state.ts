@@ -153,7 +153,7 @@ export function gateText({ statistics }: Pick<RunCell, 'statistics'>): string {
   const gate = statistics?.gate;
   if (!gate) return '–';
   const number = (value: number): string => value.toLocaleString('en-US');
-  return gate.untilPanic
+  return gate.cutShort
     ? `${number(gate.leaked)} leaked`
     : `${number(gate.leaked)} of ${number(Math.max(gate.slabSegments, gate.leaked))} leaked`;
 }

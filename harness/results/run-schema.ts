@@ -44,10 +44,11 @@ const cellSchema = z.object({
           leakedTail: z.int(),
           neighbours: z.int(),
           otherSegments: z.int(),
-          untilPanic: z
-            .boolean()
-            .describe('some were cut short by a panic: what was sent in all is not known'),
-          onePage: z.boolean().nullable().describe('slabs have one page: there are no tail pages'),
+          cutShort: z.boolean().describe('some were cut short by a panic: what was sent in all is not known'),
+          pagesPerSlab: z
+            .int()
+            .nullable()
+            .describe('of kmalloc-512; null: unknown, or not the same in all boots'),
         })
         .nullable()
         .default(null)

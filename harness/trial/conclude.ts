@@ -122,6 +122,7 @@ export async function concludeTrial(
       {
         probe: facts.told('gate.probe'),
         why: facts.told('gate.why'),
+        rest: facts.told('gate.rest'),
         sectorSize: guest?.filesystem.sectorSize ?? null,
       },
       markers.work,

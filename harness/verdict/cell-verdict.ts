@@ -4,6 +4,7 @@ import {
   COPIES_ALL,
   type GateSum,
   gateKind,
+  leakText,
   missingLink,
   readingLacks,
   readingText,
@@ -203,10 +204,10 @@ export function judgeCell(trials: readonly JudgedTrial[], goal: CellGoal): CellJ
       warnings,
       'survival',
     );
-  if (lacks === null)
+  if (lacks === null && gate && control?.gate)
     return judge(
       'clean',
-      `${shown}; of its positive control, ${control?.gate ? readingText(control.gate) : ''}${kind ? `: ${kind}` : ''}`,
+      `${readingText(gate)}, and ${survived === 1 ? 'it' : `${survived} boots`} survived, where its positive control let ${leakText(control.gate)} through${kind ? `: ${kind}` : ''}`,
       warnings,
       'reading',
     );

@@ -12,13 +12,19 @@ export interface GateSum {
   neighbours: number;
   otherSegments: number;
   /** Some were cut short by a panic: what was sent in all is not known. */
-  untilPanic: boolean;
-  /** Slabs of kmalloc-512 have one page: there are no tail pages. Null: unknown. */
-  onePage: boolean | null;
+  cutShort: boolean;
+  /** Of kmalloc-512; with one, there are no tail pages. Null: unknown, or not the same in all boots. */
+  pagesPerSlab: number | null;
 }
 
 /** Fewer slab segments than this show nothing: one page in eight is a head page, and none of 64 would be one in 5,000 such readings. */
 export const LEAST_SEGMENTS = 64;
+
+/**
+ * Slab segments, for each page of a slab, of which some are sure to have lain in its head page and some in its tail pages: objects are handed
+ * out from all over a slab, and none of 256 in one page of eight would be one in 10^14 such readings.
+ */
+const SURE_OF_EACH_PAGE = 32;
 
 type Read = Pick<TrialOutcome, 'gate' | 'guest'>;
 
@@ -41,34 +47,34 @@ export function sumReadings(trials: readonly Read[]): GateSum | null {
     leakedTail: 0,
     neighbours: 0,
     otherSegments: 0,
-    untilPanic: false,
-    onePage: null,
+    cutShort: false,
+    pagesPerSlab: null,
   };
+  const orders = new Set<number>();
   for (const { gate, guest } of read) {
     if (!gate) continue;
     sum.boots++;
     for (const key of COUNTS) sum[key] += gate[key];
-    sum.untilPanic ||= gate.untilPanic;
+    sum.cutShort ||= gate.cutShort;
     const order = guest?.slabs['kmalloc-512']?.order;
-    // Of one kind of guest alone are all of one geometry; where they differ, each kind of page is wanted.
-    if (order !== undefined) sum.onePage = order === 0 && sum.onePage !== false;
+    if (order !== undefined) orders.add(2 ** order);
   }
-  return sum;
+  const [pages] = orders;
+  return { ...sum, pagesPerSlab: orders.size === 1 && pages !== undefined ? pages : null };
 }
 
 const COUNTS = ['slabSegments', 'leaked', 'leakedHead', 'leakedTail', 'neighbours', 'otherSegments'] as const;
 
-/** What a control's reading lacks to show that every kind of page goes through an open gate here, or null. */
+/** What a control's reading lacks to show that an open gate lets slab pages through here, or null. */
 export function controlLacks(control: GateSum | null): string | null {
   if (control === null) return 'its positive control has no reading';
-  if (control.leaked === 0) return "nothing went through its positive control's gate";
-  if (control.leakedHead === 0) return "no head page went through its positive control's gate";
-  if (control.leakedTail === 0 && control.onePage !== true)
-    return "no tail page went through its positive control's gate";
-  return null;
+  return control.leaked === 0 ? "nothing went through its positive control's gate" : null;
 }
 
-/** What a cell's reading lacks to show that its gate is closed, beside its control's; null if it is proof. */
+/**
+ * What a cell's reading lacks to show that its gate is closed, beside its control's; null if it is proof. Slab pages of every kind must have
+ * been sent: the control showed that they are, or there were so many that some were.
+ */
 export function readingLacks(
   reading: GateSum | null,
   survivors: number,
@@ -77,12 +83,20 @@ export function readingLacks(
   if (reading === null || reading.boots < survivors) return 'a boot that survived has no whole reading';
   if (reading.leaked > 0) return 'its gate leaked';
   const lacking = controlLacks(control);
-  if (lacking !== null) return lacking;
-  if (reading.slabSegments < LEAST_SEGMENTS)
-    return `only ${count(reading.slabSegments)} slab segments were sent`;
-  return reading.onePage === control?.onePage
+  if (control === null || lacking !== null) return lacking;
+  const { slabSegments, pagesPerSlab } = reading;
+  if (slabSegments < LEAST_SEGMENTS) return `only ${count(slabSegments)} slab segments were sent`;
+  if (pagesPerSlab !== null && pagesPerSlab !== control.pagesPerSlab)
+    return 'its slabs are others than those of its positive control';
+  if (pagesPerSlab === 1 || (pagesPerSlab !== null && slabSegments >= SURE_OF_EACH_PAGE * pagesPerSlab))
+    return null;
+  const unseen = [
+    ...(control.leakedHead === 0 ? ['head pages'] : []),
+    ...(control.leakedTail === 0 ? ['tail pages'] : []),
+  ];
+  return unseen.length === 0
     ? null
-    : 'its slabs are others than those of its positive control';
+    : `whether ${unseen.join(' and ')} were among its ${count(slabSegments)} slab segments is not known`;
 }
 
 /** What kind of gate it is, by what went through it; null if too little did to tell. */
@@ -90,19 +104,19 @@ export function gateKind({
   leaked,
   leakedHead,
   leakedTail,
-  onePage,
+  pagesPerSlab,
   otherSegments,
-  untilPanic,
+  cutShort,
   slabSegments,
 }: GateSum): string | null {
   if (leaked > 0) {
-    if (leakedHead > 0 && (leakedTail > 0 || onePage === true)) return 'its gate is open';
+    if (leakedHead > 0 && (leakedTail > 0 || pagesPerSlab === 1)) return 'its gate is open';
     if (leaked < LEAST_SEGMENTS) return null;
     return leakedHead === 0
       ? "its gate looks at a page's own slab flag alone: head pages are held back, tail pages pass"
       : 'its gate holds tail pages back, and head pages pass';
   }
-  if (untilPanic || slabSegments < LEAST_SEGMENTS) return null;
+  if (cutShort || slabSegments < LEAST_SEGMENTS) return null;
   return otherSegments === 0 ? COPIES_ALL : 'its gate holds slab pages back, and lets others pass';
 }
 
@@ -111,18 +125,26 @@ export const COPIES_ALL = 'it sends everything by copy';
 
 /** What a reading says, for people: `1,523 of 1,537 slab segments reached tcp_sendpage (88 in head pages, 1,435 in tail pages)`. */
 export function readingText(sum: GateSum): string {
-  const { slabSegments, leaked, leakedHead, leakedTail, otherSegments, probe, boots, untilPanic } = sum;
+  const { slabSegments, leaked, otherSegments, probe, boots, cutShort } = sum;
   const where = `in ${boots} ${boots === 1 ? 'boot' : 'boots'}`;
   const others = `${count(otherSegments)} other segments did`;
   if (leaked === 0)
     return slabSegments === 0
       ? `no slab segment was sent ${where}, so none could reach ${probe} (${others})`
       : `none of ${count(slabSegments)} slab segments ${where} reached ${probe} (${others})`;
-  const kinds = `${count(leakedHead)} in head pages, ${count(leakedTail)} in tail pages`;
-  return untilPanic
+  const kinds = kindsText(sum);
+  return cutShort
     ? `${count(leaked)} slab segments reached ${probe} ${where} (${kinds})`
     : `${count(leaked)} of ${count(Math.max(slabSegments, leaked))} slab segments ${where} reached ${probe} (${kinds})`;
 }
+
+/** What leaked: `173 (21 in head pages, 152 in tail pages)`. */
+export function leakText(sum: GateSum): string {
+  return `${count(sum.leaked)} (${kindsText(sum)})`;
+}
+
+const kindsText = ({ leakedHead, leakedTail }: GateSum): string =>
+  `${count(leakedHead)} in head pages, ${count(leakedTail)} in tail pages`;
 
 /** With thousands apart, as people read them. */
 const count = (number: number): string => number.toLocaleString('en-US');

@@ -144,12 +144,15 @@ sub samples {
         $spanned = $1 if /spanned\s+(\d+)/;
         $last = $1 + $spanned if /start_pfn:\s+(\d+)/ && $1 + $spanned > $last && $spanned;
     }
+    # A window here and there; where that gives too few, those between them, too.
     my ($window, %kinds) = (512);
-    my $step = int($last / 128);
-    $step = $window if $step < $window;
-    for (my $from = 0; $from < $last; $from += $step) {
+    my $step = $window * (int($last / 128 / $window) || 1);
+    my @windows = map { my $shift = $_ * $window; map { $shift + $_ * $step } 0 .. $last / $step } 0 .. $step / $window - 1;
+    for my $at (0 .. $#windows) {
+        my $from = $windows[$at];
+        last if $at % 128 == 0 && !grep { @{$kinds{$_} || []} < 200 } qw(slab slabtail othertail otherhead plain);
         sysseek $flags, $from * 8, 0;
-        my $got = sysread $flags, my $words, $window * 8 or last;
+        my $got = sysread $flags, my $words, $window * 8 or next;
         my ($frame, $owner, $of_slab) = ($from - 1, -1, 0);
         for my $word (unpack 'Q*', $words) {
             $frame++;

@@ -2,6 +2,7 @@
 #   /dev/kmsg   the console: phases, cycles, failures. Atomic lines in the kernel's own order, which is what the outcome rests on
 #   stdout      the second serial port: facts ("@TOKEN key value"), heartbeats, the output of commands, at last the kernel's whole log
 . /loopanic/plan
+GATE=
 
 # Each is numbered, across all scripts: a gap shows that the console lost something.
 say() {
@@ -41,6 +42,11 @@ kernel_log() {
 
 # die MESSAGE: the trial says nothing about the kernel. The harness ends the VM when it reads this.
 die() {
+    # What leaked in a cycle that did not end.
+    if [ -n "$GATE" ]; then
+        gate_read
+        fact gate.rest "$GATE_READ"
+    fi
     kernel_log >/dev/null
     say "failed $PHASE: $*"
     while :; do sleep 3600; done

@@ -96,7 +96,10 @@ export function summary({ cells, confidence, request }: RunDocument): string {
   const [control, tested] = cells;
   const rate = control?.statistics?.rate;
   const [k, n] = [control?.statistics?.panicked ?? 0, control?.statistics?.counted ?? 0];
-  const interval = rate ? ` (95 % interval ${percent(rate.low)} to ${percent(rate.high)})` : '';
+  const interval =
+    rate && tested?.provenBy !== 'reading'
+      ? ` (95 % interval ${percent(rate.low)} to ${percent(rate.high)})`
+      : '';
   const code = tested?.moduleInfo ? codeText(tested.moduleInfo) : null;
   const toldAlready = code !== null && tested?.reason.includes(code) ? `; ${code}` : '';
   return `${tested?.module} on ${tested?.kernel}: ${tested?.verdict ?? 'no verdict'}: ${tested?.reason}; positive control ${control?.module}: ${k} of ${n} boots panicked${interval}${confidence === null || request.byReading ? '' : `; confidence asked for: ${percent(confidence)}`}${tested?.moduleInfo ? `; tested: ${moduleText(tested).replace(toldAlready, '')}` : ''}`;
