@@ -62,13 +62,12 @@ export function gateReading(
   const none = (gateWhy: string): { gate: null; gateWhy: string } => ({ gate: null, gateWhy });
   if (told.probe === undefined) return none(told.why ?? 'the guest set no probe');
   const words = new Map(told.probe.split(' ').map((word) => word.split('=', 2) as [string, string]));
-  const tailMask = /:&(\d+)$/.exec(words.get('tail') ?? '')?.[1];
-  if (!words.has('function') || tailMask === undefined)
-    return none(`the probe cannot be read: ${told.probe}`);
+  const marks = marksIn(words);
+  if (marks === null) return none(`the probe cannot be read: ${told.probe}`);
   const counts = { ...work?.counts };
   const rest = [...(told.rest ?? '').matchAll(/(?:^| )([a-z]+)=(\d{1,15})(?= |$)/g)];
   for (const [, key = '', count] of rest) counts[key] = (counts[key] ?? 0) + Number(count);
-  const calls = printedCalls(console, BigInt(tailMask));
+  const calls = printedCalls(console, marks);
   if (counts.leaked === undefined && calls.length === 0)
     return none(told.why ?? 'no cycle ended, and the kernel printed no trace');
   const pairs = calls.filter((call, index) => follows(call, calls[index - 1])).length;
@@ -102,11 +101,29 @@ const shown = ({ page, offset, size }: LeakedCall): z.infer<typeof callSchema> =
   size,
 });
 
+/** How the pages of a call are told apart. */
+interface Marks {
+  isTail: (word: bigint) => boolean;
+  isSlab: (value: bigint) => boolean;
+}
+
+/** From `slab=0:&512 tail=8:&1`: what the words `own` and `hs` (of the head), and `tb`, must be. */
+function marksIn(words: ReadonlyMap<string, string>): Marks | null {
+  const tail = /:&(\d+)$/.exec(words.get('tail') ?? '')?.[1];
+  const [, test, number] = /:(&|==)(\d+)$/.exec(words.get('slab') ?? '') ?? [];
+  if (!words.has('function') || tail === undefined || number === undefined) return null;
+  const [mask, value] = [BigInt(tail), BigInt(number)];
+  return {
+    isTail: (word) => (word & mask) !== 0n,
+    isSlab: (word) => (test === '&' ? (word & value) !== 0n : word === value),
+  };
+}
+
 /**
- * Calls that the kernel printed when it panicked (ftrace_dump_on_oops), since the last cycle ended: `… : gate: (tcp_sendpage+0x0/0x50)
- * page=… off=… size=… own=… tb=… hs=… hd=…`. The filter let slab pages through alone, and the probe's own pings.
+ * Calls with slab pages that the kernel printed when it panicked (ftrace_dump_on_oops), since the last cycle ended: `… : gate:
+ * (tcp_sendpage+0x0/0x50) page=… off=… size=… own=… tb=… hs=… hd=…`; the probe's own pings are left out.
  */
-function printedCalls(console: readonly LogLine[], tailMask: bigint): LeakedCall[] {
+function printedCalls(console: readonly LogLine[], { isTail, isSlab }: Marks): LeakedCall[] {
   const calls: LeakedCall[] = [];
   let dumping = false;
   for (const { text } of console) {
@@ -118,10 +135,13 @@ function printedCalls(console: readonly LogLine[], tailMask: bigint): LeakedCall
     const fields = new Map(
       [...said.matchAll(/ (\w+)=(0x[0-9a-f]+|\d+)/g)].map(([, key = '', value = '']) => [key, BigInt(value)]),
     );
-    const [page, offset, size, tail] = ['page', 'off', 'size', 'tb'].map((key) => fields.get(key));
-    if (page === undefined || offset === undefined || size === undefined || tail === undefined) continue;
-    if (size === BigInt(PING)) continue;
-    calls.push({ page, offset: Number(offset), size: Number(size), tail: (tail & tailMask) !== 0n });
+    const [page, offset, size, own, tb, hs] = ['page', 'off', 'size', 'own', 'tb', 'hs'].map((key) =>
+      fields.get(key),
+    );
+    if (page === undefined || offset === undefined || size === undefined) continue;
+    if (own === undefined || tb === undefined || hs === undefined || size === BigInt(PING)) continue;
+    const tail = isTail(tb);
+    if (isSlab(tail ? hs : own)) calls.push({ page, offset: Number(offset), size: Number(size), tail });
   }
   return calls;
 }

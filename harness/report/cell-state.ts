@@ -13,10 +13,25 @@ export function cellName({
 }
 
 /** True if the verdict is another than the expected one. A cell without a verdict contradicts nothing. */
-export function contradicts({ expected, verdict }: Pick<RunCell, 'expected' | 'verdict'>): boolean {
+export function contradicts({
+  expected,
+  verdict,
+  statistics,
+}: Pick<RunCell, 'expected' | 'verdict' | 'statistics'>): boolean {
   if (expected === undefined || !isDecided(verdict) || expected.verdict === verdict) return false;
-  // It leaks, and may yet panic: what was expected is neither seen nor refuted.
-  return !(expected.verdict === 'panics' && verdict === 'exposed');
+  return !isOpen({ expected, verdict, statistics });
+}
+
+/**
+ * True if what was expected is neither seen nor refuted: it leaks, and may yet panic; or it was to leak, and could not be read.
+ */
+function isOpen({
+  expected,
+  verdict,
+  statistics,
+}: Pick<RunCell, 'expected' | 'verdict' | 'statistics'>): boolean {
+  if (expected?.verdict === 'panics') return verdict === 'exposed';
+  return expected?.verdict === 'exposed' && verdict === 'clean' && !statistics?.gate;
 }
 
 /** The run that a cell is of: whether a panic is fine of which nobody said that it would come. */
@@ -36,7 +51,7 @@ export type CellStanding = 'ok' | 'contradicted' | 'undecided';
 
 export function standing(cell: RunCell, asked: Asked): CellStanding {
   if (contradicts(cell) || isUnexpectedPanic(cell, asked)) return 'contradicted';
-  if (cell.expected?.verdict === 'panics' && cell.verdict === 'exposed') return 'undecided';
+  if (isOpen(cell)) return 'undecided';
   return isDecided(cell.verdict) ? 'ok' : 'undecided';
 }
 

@@ -289,7 +289,9 @@ sub start {
     $up = "+$up" if $up >= 0;
     set_probe("$function page=$at:u64 off=$offset size=$length own=+$slab_at($at):$type tb=+$tail_at($at):u64"
             . " hs=$up(+$head_at($at)):$type hd=+$head_at($at):u64");
-    spit '>', "$event/filter", "(own $slab_test) || ((tb & $tail_mask) && (hs $slab_test)) || (size == $ping)";
+    # Kernels before 3.11 know no & there. What is as large as a page lies in no slab that a file system's buffers are in.
+    eval { spit '>', "$event/filter", "(own $slab_test) || ((tb & $tail_mask) && (hs $slab_test)) || (size == $ping)"; 1 }
+        or spit '>', "$event/filter", "size < $page";
     spit '>', "$event/enable", 1;
     my ($hits, $missed) = profile();
     my ($test, $value) = split ' ', $slab_test;

@@ -75,8 +75,8 @@ test('a cycle in which a step failed counts as far as it came', (t) => {
   });
 });
 
-const call = (page: string, off: number, size: number, tb: string): string =>
-  `[   13.100000]   kworker-9  0d..1. 13000us : gate: (tcp_sendpage+0x0/0x90) page=${page} off=${off} size=${size} own=0 tb=${tb} hs=512 hd=${tb}`;
+const call = (page: string, off: number, size: number, tb: string, own = 512): string =>
+  `[   13.100000]   kworker-9  0d..1. 13000us : gate: (tcp_sendpage+0x0/0x90) page=${page} off=${off} size=${size} own=${own} tb=${tb} hs=512 hd=${tb}`;
 const console = (...lines: string[]) => parseLines(`${lines.join('\n')}\n`);
 
 test('a panicked kernel prints the calls since the last cycle, and which were sent as one', (t) => {
@@ -90,7 +90,9 @@ test('a panicked kernel prints the calls since the last cycle, and which were se
       call('18446719884455411712', 1024, 512, '0'),
       call('0xffffea0000220000', 1536, 512, '18446719884455411713'),
       call('18446719884455411712', 61, 61, '0'),
-      call('18446719884455411712', 2048, 512, '18446719884455411713'),
+      call('18446719884455411712', 2048, 512, '18446719884455411713', 0),
+      // Of no slab.
+      call('18446719884455411712', 2560, 512, '0', 4),
       '[   13.000000] Dumping ftrace buffer:',
     ),
   );

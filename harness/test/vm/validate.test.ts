@@ -56,27 +56,31 @@ async function validate(results: string, name: string, text: string, ...args: st
   return { code, stderr, document: runIn(stdout) };
 }
 
-test.serial('a good patch: clean, with boots, the control and the chance of a miss', async (t) => {
+test.serial('a good patch: clean by the reading of one boot, beside one of the control', async (t) => {
   const text = patch(`-${GATE}`, '+\tif (!recv && sendpage_ok(sg_page(sg)))');
-  const { code, stderr, document } = await validate(
-    await tempDir(t),
-    'good.patch',
-    text,
-    '--confidence',
-    '0.8',
-    '--trials',
-    '3',
-  );
+  const { code, stderr, document } = await validate(await tempDir(t), 'good.patch', text);
   t.is(code, 0, stderr);
   const [control, tested] = document?.cells ?? [];
   t.is(control?.verdict, 'panics');
-  t.is(tested?.verdict, 'clean');
+  t.like(tested, { verdict: 'clean', provenBy: 'reading' });
   t.deepEqual(tested?.control, { kernel: ID, module: 'unpatched', scenario: 'xfs-loopback' });
-  t.true((tested?.statistics?.missChance ?? 1) <= 0.2 + 1e-9);
-  t.regex(
-    tested?.reason ?? '',
-    /survived their workload; a module that panics as often as its positive control is called clean in at most \d+ % of such runs/,
+  t.true((control?.trials.length ?? 9) + (tested?.trials.length ?? 9) <= 3);
+  const { gate } = tested?.statistics ?? {};
+  t.like(gate, { leaked: 0, probe: 'tcp_sendpage' });
+  t.true((gate?.slabSegments ?? 0) >= 1500 && (gate?.otherSegments ?? 0) > 0);
+});
+
+test.serial('a gate that lets one slab page in a hundred through: exposed, exit 1', async (t) => {
+  const text = patch(
+    '+\tstatic unsigned int n;',
+    `-${GATE}`,
+    '+\tif (!recv && (sendpage_ok(sg_page(sg)) || ++n % 100 == 0))',
   );
+  const { code, document } = await validate(await tempDir(t), 'hundredth.patch', text);
+  t.is(code, 1);
+  const [, tested] = document?.cells ?? [];
+  t.like(tested, { verdict: 'exposed', provenBy: 'reading' });
+  t.regex(tested?.reason ?? '', /no panic, but 1\d of 1,5\d\d slab segments in 1 boot reached tcp_sendpage/);
 });
 
 test.serial('a patch that does nothing: panics, exit 1', async (t) => {
