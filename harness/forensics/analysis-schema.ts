@@ -82,6 +82,12 @@ export const factsSchema = z.object({
     .nullable()
     .default(null)
     .describe('the compound page that the fragment begins in; sought where a copy runs across its end'),
+  sent: z
+    .array(z.object({ page: z.string(), offset: z.int(), size: z.int() }))
+    .default([])
+    .describe(
+      "calls of the function that sends pages by reference, with the object's page, in order, from the trace that the kernel printed; none if it printed none",
+    ),
   objects: z.array(objectSchema).describe('every whole object that the copy spans'),
   socket: z
     .object({ local: z.string(), localPort: z.int(), remote: z.string(), remotePort: z.int() })

@@ -123,6 +123,7 @@ function objectChecks(facts: AnalysisFacts, bug: Bug): AnalysisCheck[] {
         `${usercopy.length} bytes at ${object.address}; fragment of ${fragment.size} bytes at ${fragment.address}, page ${fragment.page}`,
       inside,
     ),
+    ...(facts.sent.length === 0 ? [] : [sentCheck(facts)]),
     ...(bug.payload === 'xfs-headers'
       ? [
           check(
@@ -134,6 +135,26 @@ function objectChecks(facts: AnalysisFacts, bug: Bug): AnalysisCheck[] {
         ]
       : []),
   ];
+}
+
+/** The calls that sent what was copied: together all of it. Two, if the stack joined them; one, if the block layer had already done so. */
+function sentCheck({ object, usercopy, sent }: AnalysisFacts): AnalysisCheck {
+  const start = object ? Number(at(object.address) & 0xfffn) : 0;
+  const end = start + (usercopy?.length ?? 0);
+  const inside = sent.filter(({ offset, size }) => offset < end && offset + size > start);
+  let reached = start;
+  for (const { offset, size } of [...inside].sort((a, b) => a.offset - b.offset))
+    if (offset <= reached) reached = Math.max(reached, offset + size);
+  const holds = usercopy !== null && reached >= end;
+  return check(
+    'sent-by-reference',
+    'the calls that handed these objects over to be sent',
+    // The trace may have lost one: that refutes nothing.
+    holds
+      ? inside.map(({ page, offset, size }) => `page ${page}, offset ${offset}, size ${size}`).join('; ')
+      : null,
+    holds,
+  );
 }
 
 /** Of a copy across the end of a compound page. */

@@ -1,6 +1,7 @@
 import { InfraError } from '../base/errors.js';
 import type { Bug } from '../bug/bug.js';
 import { transportOf } from '../bug/family.js';
+import { recordedCall } from '../guest/gate-reading.js';
 import { usercopyMessage } from '../log/crash-report.js';
 import type { AnalysisFacts } from './analysis-schema.js';
 import {
@@ -28,6 +29,7 @@ export const noFacts = (): AnalysisFacts => ({
   skb: null,
   fragment: null,
   compound: null,
+  sent: [],
   objects: [],
   socket: null,
   processes: null,
@@ -45,7 +47,8 @@ export async function walk(session: CrashSession, facts: AnalysisFacts, bug: Bug
   const sys = await session.run('sys');
   facts.kernel = /RELEASE: (.*)/.exec(sys)?.[1]?.trim() ?? null;
   facts.panic = /PANIC: "(.*)"/.exec(sys)?.[1]?.trim() ?? null;
-  facts.usercopy = usercopyLine(await session.run('log'));
+  const log = await session.run('log');
+  facts.usercopy = usercopyLine(log);
   const backtrace = parseBacktrace(await session.run('bt'));
   if (backtrace) {
     const { stack, task, ...who } = backtrace;
@@ -59,11 +62,28 @@ export async function walk(session: CrashSession, facts: AnalysisFacts, bug: Bug
   else {
     await findCopy(session, words, facts);
     await readObjects(session, facts);
+    if (facts.object) facts.sent = callsWith(log, facts.object.page);
   }
   // Only of the sk_buff that holds the copy: another one that lay on the stack may be long freed, and its socket with it.
   if (facts.skb && facts.fragment) facts.socket = await socket(session, facts.skb.sock);
   if (session.damage !== null) throw new InfraError('dump-damaged', `the dump is damaged: ${session.damage}`);
 }
+
+/**
+ * Calls that sent parts of a page, in order, as a panicking kernel printed its trace (ftrace_dump_on_oops): the last of them. `page` is the
+ * address of its struct page.
+ */
+export function callsWith(log: string, page: string): AnalysisFacts['sent'] {
+  const wanted = BigInt(`0x${page}`);
+  return log
+    .split('\n')
+    .flatMap((line) => recordedCall(line) ?? [])
+    .filter((call) => call.page === wanted)
+    .slice(-MOST_CALLS)
+    .map(({ offset, size }) => ({ page: hex(wanted), offset, size }));
+}
+
+const MOST_CALLS = 16;
 
 function usercopyLine(log: string): AnalysisFacts['usercopy'] {
   // Last one: a log may hold older, survived messages of another kind.

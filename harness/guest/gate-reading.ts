@@ -33,11 +33,16 @@ export const gateSchema = z.object({
 });
 export type GateReading = z.infer<typeof gateSchema>;
 
-/** One leaked segment, as the kernel printed it. */
-interface LeakedCall {
+/** One call of the probed function. */
+export interface Call {
+  /** Address of the struct page. */
   page: bigint;
   offset: number;
   size: number;
+}
+
+/** One leaked segment, as the kernel printed it. */
+interface LeakedCall extends Call {
   tail: boolean;
 }
 
@@ -92,7 +97,8 @@ export function gateReading(
   };
 }
 
-const follows = (call: LeakedCall, before: LeakedCall | undefined): boolean =>
+/** True if a call's bytes begin in memory where those of the one before ended: what the stack joins. */
+export const follows = (call: Call, before: Call | undefined): boolean =>
   before !== undefined && before.page === call.page && before.offset + before.size === call.offset;
 
 const shown = ({ page, offset, size }: LeakedCall): z.infer<typeof callSchema> => ({
@@ -100,6 +106,21 @@ const shown = ({ page, offset, size }: LeakedCall): z.infer<typeof callSchema> =
   offset,
   size,
 });
+
+/** A call as the kernel prints it: `… gate: (tcp_sendpage+0x0/0x50) page=… off=… size=… own=… tb=… hs=…`; null if a line is none. */
+export function recordedCall(text: string): (Call & Partial<Record<'own' | 'tb' | 'hs', bigint>>) | null {
+  const said = / gate: \(\S+\)(.*)$/.exec(text)?.[1];
+  if (said === undefined) return null;
+  const fields = new Map(
+    [...said.matchAll(/ (\w+)=(0x[0-9a-f]+|\d+)/g)].map(([, key = '', value = '']) => [key, BigInt(value)]),
+  );
+  const [page, offset, size] = ['page', 'off', 'size'].map((key) => fields.get(key));
+  if (page === undefined || offset === undefined || size === undefined) return null;
+  const words = Object.fromEntries(
+    [...fields].filter(([key]) => key === 'own' || key === 'tb' || key === 'hs'),
+  );
+  return { page, offset: Number(offset), size: Number(size), ...words };
+}
 
 /** How the pages of a call are told apart. */
 interface Marks {
@@ -130,18 +151,12 @@ function printedCalls(console: readonly LogLine[], { isTail, isSlab }: Marks): L
     // It comes a second time, and empty, at the panic itself.
     if (/^\s*Dumping ftrace buffer:/.test(text)) dumping = true;
     if (!dumping) continue;
-    const said = / gate: \(\S+\)(.*)$/.exec(text)?.[1];
-    if (said === undefined) continue;
-    const fields = new Map(
-      [...said.matchAll(/ (\w+)=(0x[0-9a-f]+|\d+)/g)].map(([, key = '', value = '']) => [key, BigInt(value)]),
-    );
-    const [page, offset, size, own, tb, hs] = ['page', 'off', 'size', 'own', 'tb', 'hs'].map((key) =>
-      fields.get(key),
-    );
-    if (page === undefined || offset === undefined || size === undefined) continue;
-    if (own === undefined || tb === undefined || hs === undefined || size === BigInt(PING)) continue;
+    const call = recordedCall(text);
+    if (call === null || call.size === PING) continue;
+    const { page, offset, size, own, tb, hs } = call;
+    if (own === undefined || tb === undefined || hs === undefined) continue;
     const tail = isTail(tb);
-    if (isSlab(tail ? hs : own)) calls.push({ page, offset: Number(offset), size: Number(size), tail });
+    if (isSlab(tail ? hs : own)) calls.push({ page, offset, size, tail });
   }
   return calls;
 }

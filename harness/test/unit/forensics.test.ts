@@ -11,7 +11,7 @@ import {
   parseMembers,
   parseValue,
 } from '../../forensics/crash-output.js';
-import { noFacts } from '../../forensics/walk.js';
+import { callsWith, noFacts } from '../../forensics/walk.js';
 import { xfsHeader } from '../../forensics/xfs-magic.js';
 
 // Answers of crash on two kernels: 3.10.0-957.27.2.el7 (as the report of the panic shows them) and Debian 6.1.192.
@@ -156,6 +156,28 @@ const proven = (): AnalysisFacts => {
     module: { name: 'libiscsi_tcp', address: 'm', size: 1, srcversion: null },
   };
 };
+test('the calls that sent the objects, from the trace that the kernel printed', (t) => {
+  const line = (page: string, off: number): string =>
+    `[   13.100000] kworker-9  0d..1. 13us : gate: (tcp_sendpage+0x0/0x90) page=${page} off=${off} size=512 own=512 tb=0 hs=0 hd=0`;
+  const log = [line('40961', 0), line('40960', 0), 'usercopy: …', line('0xa000', 512)].join('\n');
+  const calls = callsWith(log, 'a000');
+  t.deepEqual(
+    calls.map(({ offset }) => offset),
+    [0, 512],
+  );
+  const facts = (sent: AnalysisFacts['sent']): AnalysisFacts => {
+    const { object } = proven();
+    return { ...proven(), object: object && { ...object, page: 'a000' }, sent };
+  };
+  t.is(sought(facts(calls)), 'yes');
+  const { found } = checkFacts(facts(calls), SOUGHT).find(({ name }) => name === 'sent-by-reference') ?? {};
+  t.is(found, 'page 000000000000a000, offset 0, size 512; page 000000000000a000, offset 512, size 512');
+  // What is not all of it proves nothing; no trace asks for nothing. The block layer may have joined them before.
+  t.is(sought(facts(calls.slice(1))), 'not-provable');
+  t.is(sought(facts([{ page: 'a000', offset: 0, size: 1024 }])), 'yes');
+  t.is(sought(facts([])), 'yes');
+});
+
 const SOUGHT = soughtIn({ bug: 'iscsi-slab' });
 const sought = (facts: AnalysisFacts, problem: string | null = null) =>
   conclude(facts, checkFacts(facts, SOUGHT), problem, SOUGHT).sought;
