@@ -75,6 +75,11 @@ export function tellAnalysis(analysis: Analysis, transcript: readonly CrashAnswe
     out.push('');
     for (const { address } of facts.objects) show(new RegExp(`^rd -8 ${address}`));
   }
+  if (facts.sent.length > 0)
+    section(
+      'The calls',
+      `The kernel's own trace has who sent that page by reference (page ${facts.sent[0]?.page}): ${facts.sent.map(({ offset, size }) => `${size} bytes at ${offset}`).join(', then ')}.`,
+    );
   if (facts.socket) {
     const { socket } = facts;
     section(

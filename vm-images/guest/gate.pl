@@ -145,17 +145,22 @@ sub samples {
         $last = $1 + $spanned if /start_pfn:\s+(\d+)/ && $1 + $spanned > $last && $spanned;
     }
     # A window here and there; where that gives too few, those between them, too.
-    my ($window, %kinds) = (512);
-    my $step = $window * (int($last / 128 / $window) || 1);
+    my ($window, %kinds) = (256);
+    my $step = $window * (int($last / 64 / $window) || 1);
     my @windows = map { my $shift = $_ * $window; map { $shift + $_ * $step } 0 .. $last / $step } 0 .. $step / $window - 1;
     for my $at (0 .. $#windows) {
         my $from = $windows[$at];
-        last if $at % 128 == 0 && !grep { @{$kinds{$_} || []} < 200 } qw(slab slabtail othertail otherhead plain);
+        last if $at % 64 == 0 && !grep { @{$kinds{$_} || []} < 100 } qw(slab slabtail plain);
         sysseek $flags, $from * 8, 0;
         my $got = sysread $flags, my $words, $window * 8 or next;
         my ($frame, $owner, $of_slab) = ($from - 1, -1, 0);
         for my $word (unpack 'Q*', $words) {
             $frame++;
+            # Of those that are neither, a few will do.
+            if (!($word & ($slab | $head | $tail))) {
+                $owner = -1;
+                next if $frame % 16;
+            }
             my $kind;
             if ($word & $tail) {
                 next if $owner < 0;
@@ -186,9 +191,14 @@ sub samples {
 }
 
 sub start {
-    my $symbols = slurp('/proc/kallsyms');
-    my ($function) = grep { $symbols =~ /\s[tT] $_\s/ } @functions;
-    die "this kernel has none of @functions\n" if !defined $function;
+    # The kernel refuses a probe on what it does not have.
+    my ($why, $function);
+    for my $name (@functions) {
+        eval { set_probe($name); 1 } or do { $why = $@; next };
+        $function = $name;
+        last;
+    }
+    die "no probe can be set on @functions: $why" if !defined $function;
     # Where the call has its page, offset and size: arguments of their own, or those of the first segment of an iov_iter, whose place in it
     # differs from kernel to kernel.
     my @places = $function =~ /iter/

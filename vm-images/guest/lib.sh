@@ -110,9 +110,10 @@ work_counts() {
         END { print "merged=" merged + 0, "reads=" reads + 0, "headers=" headers + 0 }' "$TRACE"
 }
 
-# headers_read: the second of these.
-headers_read() {
-    work_counts | sed 's/.*reads=\([0-9]*\).*/\1/'
+# requests_read: read requests that the LUN completed since it appeared.
+requests_read() {
+    read -r requests _ <"/sys/block/$DISK/stat"
+    echo "$requests"
 }
 
 # gate_begin: sets the probe of the gate (gate.pl). A trial without a reading goes on: why there is none is told.
