@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import type { SoughtCopy } from '../bug/bug.js';
 import type { LogLine } from '../log/log-line.js';
 import type { WorkDone } from './guest-markers.js';
 
@@ -11,13 +12,23 @@ const callSchema = z.object({
 /** What a probe in the guest saw of the gate: pages that were handed over to be sent by reference. Segments are calls of the probed function. */
 export const gateSchema = z.object({
   probe: z.string().describe('the probed function'),
+  marks: z
+    .string()
+    .default('')
+    .describe(
+      'what the probe learned of the kernel: size of struct page; place and test of what marks a slab, a tail, and its head',
+    ),
   lost: z.int().describe('calls of which nothing is known: with any, this is no reading'),
   slabSegments: z
     .int()
     .describe(
-      'sectors that lay in slab objects and were written to the LUN, by geometry and completed requests',
+      'sectors that lay in slab objects and were written to the LUN, by geometry and completed requests; of a leak across pages: writes across two huge pages, or pages of large folios, that were written',
     ),
-  leaked: z.int().describe('slab segments that reached the probed function'),
+  leaked: z
+    .int()
+    .describe(
+      'slab segments, or pieces that ran across the end of a compound page, that reached the probed function',
+    ),
   leakedHead: z.int().describe('of these, in the first page of their slab'),
   leakedTail: z.int().describe('of these, in another page of it'),
   neighbours: z.int().describe('leaked segments that begin in memory where the one before ended'),
@@ -52,7 +63,8 @@ const PING = 61;
 /**
  * The gate's reading of a trial, or why there is none. `probe`: the guest's fact `gate.probe`, `why` its `gate.why`, `rest` its `gate.rest`:
  * what a cycle had sent in which a step failed. `sectorSize`: of the file system, in bytes; XFS keeps headers of less than a page in slab
- * objects. `console`: where a panicked kernel printed its trace.
+ * objects. `copy`: what a leak is. Where it is a piece of two compound pages, what the kernel printed does not tell where they end; but a panic
+ * as sought shows one. `console`: where a panicked kernel printed its trace.
  */
 export function gateReading(
   told: {
@@ -60,6 +72,9 @@ export function gateReading(
     why: string | undefined;
     rest?: string | undefined;
     sectorSize: number | null;
+    copy: SoughtCopy;
+    /** It crashed as sought. */
+    panicked: boolean;
   },
   work: WorkDone | null,
   console: readonly LogLine[],
@@ -72,26 +87,30 @@ export function gateReading(
   const counts = { ...work?.counts };
   const rest = [...(told.rest ?? '').matchAll(/(?:^| )([a-z]+)=(\d{1,15})(?= |$)/g)];
   for (const [, key = '', count] of rest) counts[key] = (counts[key] ?? 0) + Number(count);
-  const calls = printedCalls(console, marks);
-  if (counts.leaked === undefined && calls.length === 0)
+  const across = told.copy === 'across-pages';
+  const calls = across ? [] : printedCalls(console, marks);
+  const shown = calls.length + (across && told.panicked ? 1 : 0);
+  if (counts.leaked === undefined && shown === 0)
     return none(told.why ?? 'no cycle ended, and the kernel printed no trace');
   const pairs = calls.filter((call, index) => follows(call, calls[index - 1])).length;
   const at = calls.findLastIndex((call, index) => follows(call, calls[index - 1]));
   const inSlabs = told.sectorSize !== null && told.sectorSize < 4096;
-  const headers = inSlabs ? (counts.headers ?? 2 * (counts.merged ?? 0)) : 0;
   const number = (key: string): number => counts[key] ?? 0;
+  const headers = inSlabs ? (counts.headers ?? 2 * number('merged')) : 0;
+  const sent = across ? number('spans') || number('folios') : headers;
   return {
     gate: {
       probe: words.get('function') ?? '',
       lost: number('gatelost'),
-      slabSegments: Math.max(headers + calls.length, rest.length > 0 ? number('leaked') : 0),
-      leaked: number('leaked') + calls.length,
+      marks: told.probe.replace(/^function=\S+ /, ''),
+      slabSegments: Math.max(sent + shown, rest.length > 0 ? number('leaked') : 0),
+      leaked: number('leaked') + shown,
       leakedHead: number('leakedheads') + calls.filter(({ tail }) => !tail).length,
       leakedTail: number('leakedtails') + calls.filter(({ tail }) => tail).length,
       neighbours: number('neighbours') + pairs,
       otherSegments: number('others'),
-      cutShort: calls.length > 0 || rest.length > 0,
-      joined: at < 0 ? [] : calls.slice(at - 1, at + 1).map(shown),
+      cutShort: shown > 0 || rest.length > 0,
+      joined: at < 0 ? [] : calls.slice(at - 1, at + 1).map(inHexadecimal),
     },
     gateWhy: null,
   };
@@ -101,7 +120,7 @@ export function gateReading(
 export const follows = (call: Call, before: Call | undefined): boolean =>
   before !== undefined && before.page === call.page && before.offset + before.size === call.offset;
 
-const shown = ({ page, offset, size }: LeakedCall): z.infer<typeof callSchema> => ({
+const inHexadecimal = ({ page, offset, size }: LeakedCall): z.infer<typeof callSchema> => ({
   page: `0x${page.toString(16)}`,
   offset,
   size,

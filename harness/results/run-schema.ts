@@ -38,6 +38,11 @@ const cellSchema = z.object({
         .object({
           boots: z.int().describe('with a whole reading'),
           probe: z.string(),
+          marks: z
+            .string()
+            .nullable()
+            .describe('what the probe learned of the kernel; null: not the same in all boots'),
+          copy: z.enum(['whole-objects', 'across-pages']).describe('what a leak is'),
           slabSegments: z.int(),
           leaked: z.int(),
           leakedHead: z.int(),

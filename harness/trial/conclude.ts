@@ -2,6 +2,7 @@ import { createReadStream } from 'node:fs';
 import { join } from 'node:path';
 import * as z from 'zod';
 import { firstLine, hasErrno, InfraError } from '../base/errors.js';
+import { bugOf } from '../bug/family.js';
 import { soughtBy } from '../bug/sought.js';
 import { gateReading } from '../guest/gate-reading.js';
 import { FactReader } from '../guest/guest-facts.js';
@@ -124,6 +125,8 @@ export async function concludeTrial(
         why: facts.told('gate.why'),
         rest: facts.told('gate.rest'),
         sectorSize: guest?.filesystem.sectorSize ?? null,
+        copy: bugOf(plan.scenario.bug).copy,
+        panicked: crash.log.outcome === 'reproduced',
       },
       markers.work,
       console,

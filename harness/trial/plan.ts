@@ -242,6 +242,7 @@ export function guestPlan(plan: TrialPlan, hold: boolean, role: GuestRole): stri
     PORTS: transport.ports.join(' '),
     DISK: transport.disk,
     TRACE_SECTORS: bug.requestSectors,
+    GATE_LEAK: bug.copy,
     GATE_FUNCTIONS: bug.gateFunctions.join(' '),
     MKFS: plan.mkfs.join(' '),
     LUN_GIB: scenario.lun.sizeGiB,

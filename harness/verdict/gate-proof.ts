@@ -1,3 +1,5 @@
+import type { SoughtCopy } from '../bug/bug.js';
+import { bugOf } from '../bug/family.js';
 import type { TrialOutcome } from '../outcome/outcome-schema.js';
 
 /** The gate's readings of a cell's trials, added up: of those alone that lost nothing. */
@@ -5,6 +7,10 @@ export interface GateSum {
   boots: number;
   /** The probed function. */
   probe: string;
+  /** What it learned of the kernel; null: not the same in all boots. */
+  marks: string | null;
+  /** What a leak is. */
+  copy: SoughtCopy;
   slabSegments: number;
   leaked: number;
   leakedHead: number;
@@ -26,7 +32,7 @@ export const LEAST_SEGMENTS = 64;
  */
 const SURE_OF_EACH_PAGE = 32;
 
-type Read = Pick<TrialOutcome, 'gate' | 'guest'>;
+type Read = Pick<TrialOutcome, 'gate' | 'guest' | 'bug'>;
 
 /** True of a trial whose reading is whole. */
 export function isRead({ gate }: Pick<TrialOutcome, 'gate'>): boolean {
@@ -36,11 +42,13 @@ export function isRead({ gate }: Pick<TrialOutcome, 'gate'>): boolean {
 /** Null if no trial has a whole reading. */
 export function sumReadings(trials: readonly Read[]): GateSum | null {
   const read = trials.filter(isRead);
-  const first = read[0]?.gate;
-  if (!first) return null;
+  const [first] = read;
+  if (!first?.gate) return null;
   const sum: GateSum = {
     boots: 0,
-    probe: first.probe,
+    probe: first.gate.probe,
+    marks: first.gate.marks,
+    copy: bugOf(first.bug).copy,
     slabSegments: 0,
     leaked: 0,
     leakedHead: 0,
@@ -56,6 +64,7 @@ export function sumReadings(trials: readonly Read[]): GateSum | null {
     sum.boots++;
     for (const key of COUNTS) sum[key] += gate[key];
     sum.cutShort ||= gate.cutShort;
+    if (gate.marks !== sum.marks) sum.marks = null;
     const order = guest?.slabs['kmalloc-512']?.order;
     if (order !== undefined) orders.add(2 ** order);
   }
@@ -84,8 +93,11 @@ export function readingLacks(
   if (reading.leaked > 0) return 'its gate leaked';
   const lacking = controlLacks(control);
   if (control === null || lacking !== null) return lacking;
-  const { slabSegments, pagesPerSlab } = reading;
-  if (slabSegments < LEAST_SEGMENTS) return `only ${count(slabSegments)} slab segments were sent`;
+  const { slabSegments, pagesPerSlab, marks, copy } = reading;
+  if (marks === null || marks !== control.marks)
+    return "its probe took other pages for slab pages than its positive control's";
+  if (slabSegments < LEAST_SEGMENTS) return `only ${count(slabSegments)} ${SEGMENTS[copy]} were sent`;
+  if (copy === 'across-pages') return null;
   if (pagesPerSlab !== null && pagesPerSlab !== control.pagesPerSlab)
     return 'its slabs are others than those of its positive control';
   if (pagesPerSlab === 1 || (pagesPerSlab !== null && slabSegments >= SURE_OF_EACH_PAGE * pagesPerSlab))
@@ -108,8 +120,10 @@ export function gateKind({
   otherSegments,
   cutShort,
   slabSegments,
+  copy,
 }: GateSum): string | null {
   if (leaked > 0) {
+    if (copy === 'across-pages') return 'it sends pieces across the ends of compound pages';
     if (leakedHead > 0 && (leakedTail > 0 || pagesPerSlab === 1)) return 'its gate is open';
     if (leaked < LEAST_SEGMENTS) return null;
     return leakedHead === 0
@@ -117,34 +131,47 @@ export function gateKind({
       : 'its gate holds tail pages back, and head pages pass';
   }
   if (cutShort || slabSegments < LEAST_SEGMENTS) return null;
-  return otherSegments === 0 ? COPIES_ALL : 'its gate holds slab pages back, and lets others pass';
+  if (otherSegments === 0) return COPIES_ALL;
+  return copy === 'across-pages'
+    ? 'nothing that it sends leaves its compound page'
+    : 'its gate holds slab pages back, and lets others pass';
 }
 
 /** Of a sender that sends no page by reference: it cannot leak, and is slower. */
 export const COPIES_ALL = 'it sends everything by copy';
 
-/** What a reading says, for people: `1,523 of 1,537 slab segments reached tcp_sendpage (88 in head pages, 1,435 in tail pages)`. */
+/** What a reading says, for people: `1,523 of 1,537 slab segments in 1 boot reached tcp_sendpage (88 in head pages, 1,435 in tail pages)`. */
 export function readingText(sum: GateSum): string {
-  const { slabSegments, leaked, otherSegments, probe, boots, cutShort } = sum;
+  const { slabSegments, leaked, otherSegments, probe, boots, cutShort, copy } = sum;
   const where = `in ${boots} ${boots === 1 ? 'boot' : 'boots'}`;
   const others = `${count(otherSegments)} other segments did`;
+  if (copy === 'across-pages')
+    return leaked === 0
+      ? `with ${count(slabSegments)} ${SEGMENTS[copy]} written ${where}, no piece of two compound pages reached ${probe} (${others})`
+      : `${cutShort ? 'at least ' : ''}${count(leaked)} pieces of two compound pages reached ${probe} ${where}`;
   if (leaked === 0)
     return slabSegments === 0
       ? `no slab segment was sent ${where}, so none could reach ${probe} (${others})`
       : `none of ${count(slabSegments)} slab segments ${where} reached ${probe} (${others})`;
-  const kinds = kindsText(sum);
   return cutShort
-    ? `${count(leaked)} slab segments reached ${probe} ${where} (${kinds})`
-    : `${count(leaked)} of ${count(Math.max(slabSegments, leaked))} slab segments ${where} reached ${probe} (${kinds})`;
+    ? `${count(leaked)} slab segments reached ${probe} ${where} (${kindsText(sum)})`
+    : `${count(leaked)} of ${count(Math.max(slabSegments, leaked))} slab segments ${where} reached ${probe} (${kindsText(sum)})`;
 }
 
 /** What leaked: `173 (21 in head pages, 152 in tail pages)`. */
 export function leakText(sum: GateSum): string {
+  if (sum.copy === 'across-pages') return `${sum.cutShort ? 'at least ' : ''}${count(sum.leaked)}`;
   return `${count(sum.leaked)} (${kindsText(sum)})`;
 }
 
 const kindsText = ({ leakedHead, leakedTail }: GateSum): string =>
   `${count(leakedHead)} in head pages, ${count(leakedTail)} in tail pages`;
+
+/** What is sent that may leak. */
+const SEGMENTS: Record<SoughtCopy, string> = {
+  'whole-objects': 'slab segments',
+  'across-pages': 'pages of large folios',
+};
 
 /** With thousands apart, as people read them. */
 const count = (number: number): string => number.toLocaleString('en-US');
@@ -157,7 +184,8 @@ export function missingLink({
   gate,
   guest,
   outcome,
-}: Pick<TrialOutcome, 'gate' | 'guest' | 'outcome'>): string {
+  bug,
+}: Pick<TrialOutcome, 'gate' | 'guest' | 'outcome' | 'bug'>): string {
   const address = guest?.transport.targetAddress;
   if (outcome === 'warned') return 'something else stopped it first';
   if (address !== undefined && !address.startsWith('127.'))
@@ -166,6 +194,8 @@ export function missingLink({
     return 'the kernel does not check copies (hardened_usercopy)';
   if (guest?.slabDebug.redZone === true) return 'red zones lie between the objects of a slab';
   if (guest?.block.nomerges === 2) return 'the block layer merged no requests (nomerges)';
+  if (bugOf(bug).copy === 'across-pages')
+    return 'the receiver read none of them across such an end, or its kernel does not look there';
   return gate?.neighbours === 0
     ? 'no two of them were neighbours in memory'
     : 'those that were neighbours were not read as one';

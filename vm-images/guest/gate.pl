@@ -1,6 +1,8 @@
 # Reads the gate: which pages the kernel hands to the function that sends them by reference, by a kprobe event on it.
 #
-#   gate.pl start FUNCTION...   sets the probe on the first of them that this kernel has; prints what was learned of the kernel
+#   gate.pl start KIND FUNCTION...
+#                               sets the probe on the first of them that this kernel has; prints what was learned of the kernel. KIND is what a
+#                               leak is: `whole-objects`, a slab page; `across-pages`, a piece that runs across the end of a compound page
 #   gate.pl read                prints what went through since the last read, as KEY=NUMBER words, and on its other output the first pages that
 #                               leaked; what else the trace held goes to /run/loopanic-trace
 #
@@ -9,7 +11,7 @@
 # its head, is learned from samples of all kinds of pages, as /proc/kpageflags tells them, read from /proc/kcore. What the probe lets through
 # is then filtered in the kernel by these marks, so that other sends cost next to nothing; kprobe_profile counts them. Two pings at each read
 # show that the probe still works, and whatever may have been lost is counted: a reading with losses is none. x86-64 alone.
-my ($verb, @functions) = @ARGV;
+my ($verb, $kind_of_leak, @functions) = @ARGV;
 my ($tracing, $note) = ($ENV{TRACING}, '/run/loopanic-gate');
 my ($page, $ping, $base) = (4096, 61, 0x210000000);
 # Of /proc/kpageflags.
@@ -299,33 +301,71 @@ sub start {
     $up = "+$up" if $up >= 0;
     set_probe("$function page=$at:u64 off=$offset size=$length own=+$slab_at($at):$type tb=+$tail_at($at):u64"
             . " hs=$up(+$head_at($at)):$type hd=+$head_at($at):u64");
-    # Kernels before 3.11 know no & there. What is as large as a page lies in no slab that a file system's buffers are in.
-    eval { spit '>', "$event/filter", "(own $slab_test) || ((tb & $tail_mask) && (hs $slab_test)) || (size == $ping)"; 1 }
-        or spit '>', "$event/filter", "size < $page";
+    # A piece of several pages (the headers of requests have less than 128 bytes); or a slab page. Kernels before 3.11 know no & there: what is
+    # as large as a page lies in no slab that a file system's buffers are in.
+    my @filters = $kind_of_leak eq 'across-pages'
+        ? ("(size > 128 && off > 0) || size > $page || size == $ping")
+        : ("(own $slab_test) || ((tb & $tail_mask) && (hs $slab_test)) || (size == $ping)", "size < $page");
+    my $refused = '';
+    for my $filter (@filters) {
+        $refused = '';
+        eval { spit '>', "$event/filter", $filter; 1 } and last;
+        $refused = $@;
+    }
+    die $refused if $refused;
     spit '>', "$event/enable", 1;
     my ($hits, $missed) = profile();
     my ($test, $value) = split ' ', $slab_test;
-    spit '>', $note, join ' ', $test, $first, $size, $tail_mask, $plus, $value, $hits, $missed, dropped();
+    spit '>', $note, join ' ', $kind_of_leak, $test, $first, $size, $tail_mask, $plus, $value, $hits, $missed, dropped();
     $slab_test =~ s/ //g;
     print "function=$function page=$size slab=$slab_at:$slab_test tail=$tail_at:&$tail_mask head=$head_at:-$plus\n";
 }
 
+# First and last frame of the compound page that FRAME is part of, as it is now; itself twice, if it is of none.
+my $kpageflags;
+sub compound {
+    my ($frame) = @_;
+    if (!$kpageflags) {
+        open $kpageflags, '<', '/proc/kpageflags' or die "kpageflags: $!\n";
+    }
+    my $flags_of = sub {
+        sysseek $kpageflags, $_[0] * 8, 0;
+        my $got = sysread $kpageflags, my $word, 8;
+        return $got ? unpack 'Q', $word : 0;
+    };
+    my ($from, $to) = ($frame, $frame);
+    $from-- while $from > 0 && $flags_of->($from) & $tail;
+    $to++ while $flags_of->($to + 1) & $tail;
+    return $flags_of->($from) & $head ? ($from, $to) : ($frame, $frame);
+}
+
 sub count {
-    my ($test, @numbers) = split ' ', slurp($note);
+    my ($kind, $test, @numbers) = split ' ', slurp($note);
     my ($first, $size, $tail_mask, $plus, $value, $hits, $missed, $lost_before) = map { 0 + $_ } @numbers;
     my @own = map { $first + $_ * $size } own_frames(2);
     send_pings(2);
     my $marked = sub { $test eq '&' ? $_[0] & $value : $_[0] == $value };
     my (%count, $before, @shown);
     $count{$_} = 0 for qw(leaked leakedheads leakedtails neighbours);
-    my $pings = 0;
+    my ($pings, $unknown) = (0, 0);
     for my $seen (events()) {
         if ($seen->{size} == $ping && grep { $_ == $seen->{page} } @own) {
             $pings++;
             next;
         }
         my $is_tail = $seen->{tb} & $tail_mask;
-        if (!$marked->($is_tail ? $seen->{hs} : $seen->{own})) {
+        my $is_leak = $marked->($is_tail ? $seen->{hs} : $seen->{own});
+        if ($kind eq 'across-pages') {
+            my $frame = ($seen->{page} - $first) / $size;
+            my $of = $is_tail ? ($seen->{hd} - $plus - $first) / $size : $frame;
+            my ($from, $to) = map { $frame + ($_ >> 12) } $seen->{off}, $seen->{off} + $seen->{size} - 1;
+            next if $from == $to;
+            my ($owner, $end) = compound($frame);
+            # It is not what it was when it was sent: whether it ended there is not known.
+            $unknown++ if $owner != $of;
+            $is_leak = $end > $owner && $to > $end;
+        }
+        if (!$is_leak) {
             $before = undef;
             next;
         }
@@ -341,10 +381,10 @@ sub count {
     my ($now, $missed_now) = profile();
     my $dropped = dropped();
     my $others = $now - $hits - $count{leaked} - $pings;
-    my $lost = $missed_now - $missed + abs($dropped - $lost_before) + abs(2 - $pings);
+    my $lost = $missed_now - $missed + abs($dropped - $lost_before) + abs(2 - $pings) + $unknown;
     # Fewer calls than events: the probe was set anew.
     ($lost, $others) = ($lost - $others, 0) if $others < 0;
-    spit '>', $note, join ' ', $test, $first, $size, $tail_mask, $plus, $value, $now, $missed_now, $dropped;
+    spit '>', $note, join ' ', $kind, $test, $first, $size, $tail_mask, $plus, $value, $now, $missed_now, $dropped;
     spit '>', '/run/loopanic-trace', $rest;
     print join(' ', map { "$_=$count{$_}" } qw(leaked leakedheads leakedtails neighbours)), " others=$others gatelost=$lost\n";
     print STDERR "leaked: $_\n" for @shown;

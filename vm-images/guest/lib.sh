@@ -124,7 +124,7 @@ gate_begin() {
     echo 1 >/proc/sys/kernel/ftrace_dump_on_oops || :
     # Words, on purpose.
     # shellcheck disable=SC2086
-    if GATE=$(perl /loopanic/gate.pl start $GATE_FUNCTIONS 2>/run/loopanic-gate-why); then
+    if GATE=$(perl /loopanic/gate.pl start $GATE_LEAK $GATE_FUNCTIONS 2>/run/loopanic-gate-why); then
         fact gate.probe "$GATE"
     else
         fact gate.why "$(tail -n 1 /run/loopanic-gate-why)"

@@ -19,8 +19,8 @@ export const bug: Bug = {
     '7769887817c3 (nvme-tcp: use sendmsg(MSG_SPLICE_PAGES) instead of sendpage), in 6.5',
   ],
   leak: 'pieces that run across the end of a compound page go to one kernel_sendpage',
-  // What leaks here is no slab page.
-  gateFunctions: [],
+  // skb_splice_from_iter() (6.5) splits pieces itself.
+  gateFunctions: ['tcp_sendpage'],
   module: nvmeTcp,
   transport: 'nvme-tcp',
   targets: ['nvmet'],

@@ -7,7 +7,10 @@ import { sumReadings } from '../../verdict/gate-proof.js';
 import { isShown, survivorsWanted } from '../../verdict/judge-run.js';
 
 const PROBE = 'function=tcp_sendpage page=64 slab=0:&512 tail=8:&1 head=8:-1';
-const told = { probe: PROBE, why: undefined, sectorSize: 512 };
+const told = {
+  ...{ probe: PROBE, why: undefined, sectorSize: 512 },
+  ...{ copy: 'whole-objects' as const, panicked: false },
+};
 const work = (counts: Record<string, number>) => ({ cycles: 1, bytesWritten: 4096, counts, perCycle: [] });
 const closed = {
   headers: 256,
@@ -28,6 +31,7 @@ test('a reading is made of what the cycles counted', (t) => {
   t.is(gateWhy, null);
   t.deepEqual(gate, {
     probe: 'tcp_sendpage',
+    marks: 'page=64 slab=0:&512 tail=8:&1 head=8:-1',
     lost: 0,
     slabSegments: 256,
     leaked: 250,
@@ -75,6 +79,17 @@ test('a cycle in which a step failed counts as far as it came', (t) => {
   });
 });
 
+test('of pieces across pages a panic shows one, and cycles count the rest', (t) => {
+  const across = { ...told, copy: 'across-pages' as const };
+  t.is(gateReading(across, work({}), []).gate, null);
+  t.like(gateReading({ ...across, panicked: true }, work({}), []).gate, { leaked: 1, cutShort: true });
+  t.like(gateReading(across, work({ ...closed, folios: 4096, leaked: 3 }), []).gate, {
+    leaked: 3,
+    slabSegments: 4096,
+  });
+  t.like(gateReading(across, work({ ...closed, spans: 62 }), []).gate, { leaked: 0, slabSegments: 62 });
+});
+
 const call = (page: string, off: number, size: number, tb: string, own = 512): string =>
   `[   13.100000]   kworker-9  0d..1. 13000us : gate: (tcp_sendpage+0x0/0x90) page=${page} off=${off} size=${size} own=${own} tb=${tb} hs=512 hd=${tb}`;
 const console = (...lines: string[]) => parseLines(`${lines.join('\n')}\n`);
@@ -117,7 +132,15 @@ test('a panicked kernel prints the calls since the last cycle, and which were se
 });
 
 const open: GateReading = {
-  ...{ probe: 'tcp_sendpage', lost: 0, slabSegments: 173, leaked: 173, leakedHead: 21, leakedTail: 152 },
+  ...{
+    probe: 'tcp_sendpage',
+    marks: 'm',
+    lost: 0,
+    slabSegments: 173,
+    leaked: 173,
+    leakedHead: 21,
+    leakedTail: 152,
+  },
   ...{ neighbours: 1, otherSegments: 0, cutShort: true, joined: [] },
 };
 const shut: GateReading = {
@@ -233,6 +256,13 @@ test('every kind of page must have been sent: by number, or because the control 
   t.regex(
     beside([boot('survived', shut, 3)], control(boot('reproduced', heads, 0))).reason,
     /slabs are others/,
+  );
+});
+
+test('a probe that learned other marks than the control proves nothing', (t) => {
+  t.regex(
+    beside([boot('survived', { ...shut, marks: 'n' })], panicked).reason,
+    /took other pages for slab pages/,
   );
 });
 
