@@ -126,6 +126,10 @@ export const scenarioSchema = z
         .describe('objects to deal a free list anew with; 0: never'),
       shuffleSize: z.int().min(1).max(32000).default(440).describe('payload bytes of each such object'),
     }),
+    readGate: z
+      .boolean()
+      .default(true)
+      .describe('a probe in the guest reads the gate; false: panics and statistics are all that tells'),
     limits: z
       .strictObject({
         silenceSeconds: z

@@ -243,7 +243,7 @@ export function guestPlan(plan: TrialPlan, hold: boolean, role: GuestRole): stri
     DISK: transport.disk,
     TRACE_SECTORS: bug.requestSectors,
     GATE_LEAK: bug.copy,
-    GATE_FUNCTIONS: bug.gateFunctions.join(' '),
+    GATE_FUNCTIONS: scenario.readGate ? bug.gateFunctions.join(' ') : '',
     MKFS: plan.mkfs.join(' '),
     LUN_GIB: scenario.lun.sizeGiB,
     FILESYSTEM: scenario.filesystem.type,

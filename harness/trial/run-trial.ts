@@ -75,8 +75,11 @@ export async function runTrial(
     },
   });
   if (!known) return conclude(end);
-  await writeJson(join(dir, TRIAL_FILES.outcome), { ...known, timings });
-  return { ...known, timings };
+  // What the panicked kernel printed of its trace came while the dump was taken.
+  const { gate, gateWhy } = await concludeTrial(plan, dir, end, timings);
+  const outcome = { ...known, gate, gateWhy, timings };
+  await writeJson(join(dir, TRIAL_FILES.outcome), outcome);
+  return outcome;
 }
 
 interface Observed {

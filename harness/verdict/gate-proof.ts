@@ -96,7 +96,10 @@ export function readingLacks(
   const { slabSegments, pagesPerSlab, marks, copy } = reading;
   if (marks === null || marks !== control.marks)
     return "its probe took other pages for slab pages than its positive control's";
-  if (slabSegments < LEAST_SEGMENTS) return `only ${count(slabSegments)} ${SEGMENTS[copy]} were sent`;
+  if (slabSegments < LEAST_SEGMENTS)
+    return copy === 'across-pages'
+      ? `there were only ${count(slabSegments)} occasions`
+      : `only ${count(slabSegments)} slab segments were sent`;
   if (copy === 'across-pages') return null;
   if (pagesPerSlab !== null && pagesPerSlab !== control.pagesPerSlab)
     return 'its slabs are others than those of its positive control';
@@ -147,7 +150,7 @@ export function readingText(sum: GateSum): string {
   const others = `${count(otherSegments)} other segments did`;
   if (copy === 'across-pages')
     return leaked === 0
-      ? `with ${count(slabSegments)} ${SEGMENTS[copy]} written ${where}, no piece of two compound pages reached ${probe} (${others})`
+      ? `on ${count(slabSegments)} occasions ${where} (pages of large folios that were written, or writes across two huge pages), no piece of two compound pages reached ${probe} (${others})`
       : `${cutShort ? 'at least ' : ''}${count(leaked)} pieces of two compound pages reached ${probe} ${where}`;
   if (leaked === 0)
     return slabSegments === 0
@@ -166,12 +169,6 @@ export function leakText(sum: GateSum): string {
 
 const kindsText = ({ leakedHead, leakedTail }: GateSum): string =>
   `${count(leakedHead)} in head pages, ${count(leakedTail)} in tail pages`;
-
-/** What is sent that may leak. */
-const SEGMENTS: Record<SoughtCopy, string> = {
-  'whole-objects': 'slab segments',
-  'across-pages': 'pages of large folios',
-};
 
 /** With thousands apart, as people read them. */
 const count = (number: number): string => number.toLocaleString('en-US');

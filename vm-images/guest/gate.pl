@@ -385,7 +385,7 @@ sub count {
     # Fewer calls than events: the probe was set anew.
     ($lost, $others) = ($lost - $others, 0) if $others < 0;
     spit '>', $note, join ' ', $kind, $test, $first, $size, $tail_mask, $plus, $value, $now, $missed_now, $dropped;
-    spit '>', '/run/loopanic-trace', $rest;
+    spit '>>', '/run/loopanic-trace', $rest;
     print join(' ', map { "$_=$count{$_}" } qw(leaked leakedheads leakedtails neighbours)), " others=$others gatelost=$lost\n";
     print STDERR "leaked: $_\n" for @shown;
 }

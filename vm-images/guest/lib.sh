@@ -118,7 +118,7 @@ requests_read() {
 
 # gate_begin: sets the probe of the gate (gate.pl). A trial without a reading goes on: why there is none is told.
 gate_begin() {
-    GATE=
+    GATE='' GATE_READ=''
     [ -n "$GATE_FUNCTIONS" ] || return 0
     # If it panics, the kernel prints what the trace holds: the calls that led there.
     echo 1 >/proc/sys/kernel/ftrace_dump_on_oops || :
@@ -132,15 +132,17 @@ gate_begin() {
     fi
 }
 
-# gate_read: takes the trace's records out of the buffer, those of the gate as KEY=NUMBER words in GATE_READ, the others in the file TRACE.
+# gate_read: takes the trace's records out of the buffer: what went through the gate as KEY=NUMBER words, added to GATE_READ, the others to the
+# file TRACE. A workload calls it before it gives back memory that was sent; each cycle ends with it.
 gate_read() {
-    GATE_READ=
     [ -n "$GATE" ] || return 0
     TRACE=/run/loopanic-trace
-    if ! GATE_READ=$(perl /loopanic/gate.pl read 2>/run/loopanic-gate-why); then
+    if gate_words=$(perl /loopanic/gate.pl read 2>/run/loopanic-gate-why); then
+        GATE_READ="$GATE_READ $gate_words"
+    else
         fact gate.why "$(tail -n 1 /run/loopanic-gate-why)"
-        GATE_READ='gatelost=1'
-        cat "$TRACING/trace" >$TRACE
+        GATE_READ="$GATE_READ gatelost=1"
+        cat "$TRACING/trace" >>$TRACE
     fi
     cat /run/loopanic-gate-why
 }
@@ -150,8 +152,8 @@ work_cycle() {
     gate_read
     work_now="$(work_counts) $GATE_READ"
     # What was taken out of it is gone; to clear it would lose what came since.
-    [ -n "$GATE" ] || echo >"$TRACING/trace"
-    TRACE=$TRACING/trace
+    if [ -n "$GATE" ]; then : >"$TRACE"; else echo >"$TRACING/trace"; fi
+    GATE_READ=
     WORK_TOTAL=$(echo "$WORK_TOTAL $work_now" | tr ' ' '\n' | awk -F = '
         NF == 2 { if (!($1 in sum)) order[++n] = $1; sum[$1] += $2 }
         END { for (i = 1; i <= n; i++) printf "%s=%d ", order[i], sum[order[i]] }')

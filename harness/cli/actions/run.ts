@@ -21,6 +21,8 @@ export interface RunArgs
   image?: string | undefined;
   seed?: number | undefined;
   hardenedUsercopy?: 'on' | 'off' | undefined;
+  /** False with --no-probe. */
+  probe: boolean;
   keep: boolean;
   shell: boolean;
   console: boolean;
@@ -60,7 +62,7 @@ async function runOnce(args: RunArgs, { signal }: Context): Promise<number> {
   if ((args.keep || args.shell) && args.trials > 1)
     throw new UsageError('bad-usage', '--keep and --shell attend one trial: leave out --trials');
   const progress = progressFor(args.console || args.shell);
-  const { hardenedUsercopy } = args;
+  const { hardenedUsercopy, probe } = args;
   const result = await executeRun(
     {
       command: 'run',
@@ -77,14 +79,18 @@ async function runOnce(args: RunArgs, { signal }: Context): Promise<number> {
       accel: args.accel,
       build: args,
       ...(args.seed === undefined ? {} : { seed: args.seed }),
-      ...(hardenedUsercopy
+      ...(hardenedUsercopy || !probe
         ? {
             adjust: {
               scenario: (scenario: Scenario) => ({
                 ...scenario,
-                kernel: { ...scenario.kernel, hardenedUsercopy },
+                readGate: scenario.readGate && probe,
+                kernel: { ...scenario.kernel, ...(hardenedUsercopy ? { hardenedUsercopy } : {}) },
               }),
-              options: ['--hardened-usercopy', hardenedUsercopy],
+              options: [
+                ...(hardenedUsercopy ? ['--hardened-usercopy', hardenedUsercopy] : []),
+                ...(probe ? [] : ['--no-probe']),
+              ],
             },
           }
         : {}),

@@ -32,6 +32,11 @@ export function runCommand(y: Cli): Cli {
           choices: ['on', 'off'] as const,
           describe: "instead of the scenario's setting",
         })
+        .option('probe', {
+          type: 'boolean',
+          default: true,
+          describe: 'a probe in the guest reads the gate; --no-probe: without it',
+        })
         .option('keep', {
           type: 'boolean',
           default: false,
