@@ -57,6 +57,9 @@ interface LeakedCall extends Call {
   tail: boolean;
 }
 
+/** Why there is no reading where no probe was asked for. */
+export const NO_PROBE = 'the guest set no probe';
+
 /** Of gate.pl: its own calls have this size. */
 const PING = 61;
 
@@ -80,7 +83,7 @@ export function gateReading(
   console: readonly LogLine[],
 ): { gate: GateReading | null; gateWhy: string | null } {
   const none = (gateWhy: string): { gate: null; gateWhy: string } => ({ gate: null, gateWhy });
-  if (told.probe === undefined) return none(told.why ?? 'the guest set no probe');
+  if (told.probe === undefined) return none(told.why ?? NO_PROBE);
   const words = new Map(told.probe.split(' ').map((word) => word.split('=', 2) as [string, string]));
   const marks = marksIn(words);
   if (marks === null) return none(`the probe cannot be read: ${told.probe}`);

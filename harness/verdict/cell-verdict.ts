@@ -1,9 +1,11 @@
 import { allBugs } from '../bug/family.js';
+import { NO_PROBE } from '../guest/gate-reading.js';
 import type { TrialOutcome } from '../outcome/outcome-schema.js';
 import {
   COPIES_ALL,
   type GateSum,
   gateKind,
+  isRead,
   leakText,
   missingLink,
   readingLacks,
@@ -183,6 +185,7 @@ export function judgeCell(trials: readonly JudgedTrial[], goal: CellGoal): CellJ
   const shown = `${survived} of ${counted} trials survived their workload${gate ? `; ${readingText(gate)}` : ''}`;
   const warnings = [
     ...tailPageWarnings(trials),
+    ...unreadWarnings(trials),
     ...(kind === COPIES_ALL ? [`${COPIES_ALL}: no page at all reached ${gate?.probe}`] : []),
   ];
   if (!goal.control)
@@ -273,6 +276,17 @@ function count(trials: readonly JudgedTrial[], goal: CellGoal): CellStatistics {
       : null,
     gate: sumReadings(trials),
   };
+}
+
+/** Where the gate was to be read and was not, a reader should know why. */
+function unreadWarnings(trials: readonly TrialOutcome[]): string[] {
+  const unread = trials.find((trial) => trial.outcome === 'survived' && !isRead(trial));
+  if (unread?.gate)
+    return [`${unread.gate.lost} calls were lost in trial ${unread.trial}: its reading of the gate is none`];
+  // Nobody set a probe: there was none to set, or it was not wanted.
+  return unread?.gateWhy == null || unread.gateWhy === NO_PROBE
+    ? []
+    : [`the gate was not read: ${unread.gateWhy}`];
 }
 
 /** A half-fix that forgets tail pages looks clean where slabs have none. */

@@ -16,6 +16,7 @@ async function describe(bug: Bug) {
     shownBy: bug.shownBy,
     readers: bug.readers?.map(({ words }) => words) ?? [],
     leak: bug.leak,
+    gateFunctions: bug.gateFunctions,
     sought:
       bug.copy === 'whole-objects'
         ? `a usercopy exposure of two or more whole objects of a kmalloc cache, in ${bug.readIn}`
@@ -68,6 +69,7 @@ export async function bugShow(args: { id: string; json: boolean }): Promise<numb
     ...table([
       ['gate', `${bug.module.name} (${bug.module.dir}/${bug.module.sources[0]})`],
       ['leak', bug.leak],
+      ['read by', `a probe on ${bug.gateFunctions.join(', or ')}`],
       ['sought', bug.sought],
       [
         'transport',

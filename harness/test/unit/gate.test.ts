@@ -266,6 +266,17 @@ test('a probe that learned other marks than the control proves nothing', (t) => 
   );
 });
 
+test('clean without a reading says why there is none', (t) => {
+  const alone = (trial: TrialOutcome): string[] => judgeCell([trial], GOAL).warnings.slice(1);
+  t.deepEqual(alone(boot('survived', { ...shut, lost: 2 })), [
+    '2 calls were lost in trial 1: its reading of the gate is none',
+  ]);
+  t.deepEqual(alone({ ...boot('survived', null), gateWhy: 'the kernel has no kprobes' }), [
+    'the gate was not read: the kernel has no kprobes',
+  ]);
+  t.deepEqual(alone({ ...boot('survived', null), gateWhy: 'the guest set no probe' }), []);
+});
+
 test('a control that only leaked is one, and says that it did not panic', (t) => {
   const leaked = control(boot('survived', { ...open, cutShort: false }));
   t.like(leaked, { verdict: 'exposed', provenBy: 'reading' });
