@@ -111,9 +111,12 @@ function evidence(old: RunCell, now: RunCell): Found {
         'evidence',
         `another positive control: ${cellName(now.control)}, not ${cellName(old.control)}`,
       ]);
-    if (a && b && b.survived < a.survived)
+    const isRead = old.provenBy === 'reading' && now.provenBy === 'reading';
+    if (old.provenBy === 'reading' && !isRead)
+      found.push(['evidence', 'no reading of the gate shows it any more']);
+    if (a && b && b.survived < a.survived && !isRead)
       found.push(['evidence', `${b.survived} survivors, not ${a.survived}`]);
-    if (a && b && (b.missChance ?? 1) > (a.missChance ?? 1))
+    if (a && b && (b.missChance ?? 1) > (a.missChance ?? 1) && !isRead)
       found.push(['evidence', `wrong clean at most ${missText(now)}, not ${missText(old)}`]);
   }
   const warnings = now.warnings.filter((text) => !old.warnings.includes(text));

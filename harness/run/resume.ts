@@ -70,9 +70,17 @@ async function trialsOf(
     // A crash report may have gone on after it was judged, while its dump was taken: that it was one is known.
     if (saved && ['survived', 'infra-error', 'no-boot'].includes(saved.outcome)) {
       const again = await outcomeByLogs(dir, saved, damaged);
-      if (again !== null && again !== saved.outcome)
+      if (again === null && saved.outcome === 'survived')
         throw damaged(
-          `${relative}/${TRIAL_FILES.outcome} says ${saved.outcome}, but the trial's logs make it ${again}`,
+          `${relative} has no ${TRIAL_FILES.plan} to read its logs by, so nothing shows that it survived`,
+        );
+      if (again !== null && again.outcome !== saved.outcome)
+        throw damaged(
+          `${relative}/${TRIAL_FILES.outcome} says ${saved.outcome}, but the trial's logs make it ${again.outcome}`,
+        );
+      if (again !== null && JSON.stringify(again.gate) !== JSON.stringify(saved.gate))
+        throw damaged(
+          `${relative}/${TRIAL_FILES.outcome} has another reading of the gate than the trial's logs`,
         );
     }
     if (before) {
@@ -117,10 +125,10 @@ async function outcomeByLogs(
   dir: string,
   { ended, timings }: TrialOutcome,
   damaged: (what: string) => UsageError,
-): Promise<TrialOutcome['outcome'] | null> {
+): Promise<TrialOutcome | null> {
   const plan = await savedPlan(dir, damaged);
   if (plan === null || typeof ended.why !== 'string') return null;
-  return (await concludeTrial(plan, dir, ended as TrialEnd, timings)).outcome;
+  return concludeTrial(plan, dir, ended as TrialEnd, timings);
 }
 
 /** The outcome of a trial that was cut off, from its logs. */

@@ -77,6 +77,15 @@ for (const [what, change, pattern] of [
     t.deepEqual(await readdir(join(folder.path, CELL)), ['trial-001', 'trial-002']);
   });
 
+test('resume: a survivor without the plan to read its logs by is damage', async (t) => {
+  const { folder, fresh } = await cutOff(t, onlyFirst);
+  const survived = { outcome: 'survived', ended: { why: 'finished' } };
+  await saveOutcome(folder, { ...second(), ...survived });
+  await t.throwsAsync(adoptTrials(folder, fresh, silentProgress), {
+    message: /trial-002 has no plan\.json to read its logs by, so nothing shows that it survived/,
+  });
+});
+
 test('resume: a trial that is missing is damage, and nothing behind it is removed', async (t) => {
   const { folder, fresh } = await cutOff(t, () => {});
   await rm(join(folder.path, CELL, 'trial-002'), { recursive: true });

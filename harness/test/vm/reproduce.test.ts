@@ -52,6 +52,12 @@ test.serial('the fix reverted: panics, with the sought signature and everything 
   t.is(trial?.guest?.module.srcversion, cell?.moduleInfo?.srcversion);
   t.is(trial?.guest?.slabs['kmalloc-512']?.order, 3);
   t.is(trial?.guest?.transport.immediateData, 'Yes');
+  // The panicked kernel's own trace: the gate is open, and two calls were joined.
+  t.like(trial?.gate, { probe: 'tcp_sendpage', lost: 0, cutShort: true }, trial?.gateWhy ?? '');
+  t.true((trial?.gate?.leaked ?? 0) >= 2);
+  const [first, second] = trial?.gate?.joined ?? [];
+  t.is(first?.page, second?.page);
+  t.is((first?.offset ?? 0) + (first?.size ?? 0), second?.offset);
 
   const folder = join(results, document?.run ?? '', trial?.folder ?? '');
   const serial = (await readFile(join(folder, 'serial.log'), 'latin1')).split('\n');
@@ -98,6 +104,8 @@ test.serial('the right module: clean, against proof of work', async (t) => {
   t.is(trial?.workload?.cycles, 6);
   t.true((trial?.workload?.mergedTwoSectorWrites ?? 0) >= 640);
   t.true((trial?.workload?.bytesWritten ?? 0) > 1e6);
+  t.like(trial?.gate, { probe: 'tcp_sendpage', lost: 0, leaked: 0, cutShort: false }, trial?.gateWhy ?? '');
+  t.true((trial?.gate?.slabSegments ?? 0) >= 1500 && (trial?.gate?.otherSegments ?? 0) > 0);
 });
 
 test.serial('a .ko of another kernel is refused before anything boots', async (t) => {
