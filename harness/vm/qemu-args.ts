@@ -39,6 +39,7 @@ export function qemuArgs(spec: VmSpec, logs: { console: string; guest: string })
   return [
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
     ...['-name', 'loopanic-guest'],
+    ...['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'],
     ...['-machine', 'pc', '-accel', spec.accel === 'tcg' ? 'tcg,thread=multi' : 'kvm', '-cpu', 'max'],
     ...['-smp', smp.join(','), '-m', `${spec.memoryMiB}M`],
     ...['-chardev', `socket,id=qmp,fd=${FD.qmp}`, '-mon', 'chardev=qmp,mode=control'],

@@ -56,7 +56,8 @@ export class RunningVm implements AsyncDisposable {
 }
 
 /**
- * Starts QEMU. It is started through `setpriv --pdeathsig KILL`, so the kernel ends it when this process ends, even by SIGKILL.
+ * Starts QEMU. It is started through `setpriv --pdeathsig KILL`, so the kernel ends it when this process ends, even by SIGKILL; and with nothing
+ * that a guest which breaks out of it could use beside its user's files: no capabilities, no new privileges, and QEMU's own system call filter.
  * `initramfs` is a file descriptor of this process: the archive has no name on disk, so nothing can be left behind.
  */
 export async function startVm(
@@ -73,7 +74,10 @@ export async function startVm(
   await qemuLog.write(`${['qemu-system-x86_64', ...args].join(' ')}\n`);
   // execa takes any descriptor; its types list 3 to 9 only.
   const [log, archive] = [qemuLog.fd as 3, initramfs as 3];
-  const child = host(setpriv, ['--pdeathsig', 'KILL', '--', qemu, ...args], {
+  const child = host(setpriv, [...confinement(), '--', qemu, ...args], {
+    // What else is in this process's environment is none of a guest's business.
+    env: { PATH: process.env.PATH, TMPDIR: process.env.TMPDIR, LC_ALL: 'C' },
+    extendEnv: false,
     stdio: ['ignore', log, log, 'pipe', archive],
     buffer: false,
     reject: false,
@@ -110,6 +114,12 @@ export async function startVm(
     throw new InfraError('qemu-failed', `QEMU did not start: ${words || firstLine(error)}`, error);
   }
   return vm;
+}
+
+/** How setpriv starts QEMU. To give capabilities up takes one of them, which only root has; others have none. */
+function confinement(): string[] {
+  const none = process.geteuid?.() === 0 ? ['--bounding-set', '-all', '--inh-caps', '-all'] : [];
+  return ['--pdeathsig', 'KILL', '--no-new-privs', ...none];
 }
 
 async function lastWords(path: string): Promise<string> {
