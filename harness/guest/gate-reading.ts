@@ -40,7 +40,9 @@ export const gateSchema = z.object({
     ),
   joined: z
     .array(callSchema)
-    .describe('the last two leaked segments that are neighbours, of a panic: what was sent as one'),
+    .describe(
+      'of a panic: the last two leaked segments that are neighbours, which the stack joined; or the one that held what was read, which the block layer had joined',
+    ),
 });
 export type GateReading = z.infer<typeof gateSchema>;
 
@@ -76,8 +78,8 @@ export function gateReading(
     rest?: string | undefined;
     sectorSize: number | null;
     copy: SoughtCopy;
-    /** It crashed as sought. */
-    panicked: boolean;
+    /** It crashed as sought: bytes that were read as one; null if it did not. */
+    panicked: number | null;
   },
   work: WorkDone | null,
   console: readonly LogLine[],
@@ -92,11 +94,14 @@ export function gateReading(
   for (const [, key = '', count] of rest) counts[key] = (counts[key] ?? 0) + Number(count);
   const across = told.copy === 'across-pages';
   const calls = across ? [] : printedCalls(console, marks);
-  const shown = calls.length + (across && told.panicked ? 1 : 0);
+  const shown = calls.length + (across && told.panicked !== null ? 1 : 0);
   if (counts.leaked === undefined && shown === 0)
     return none(told.why ?? 'no cycle ended, and the kernel printed no trace');
   const pairs = calls.filter((call, index) => follows(call, calls[index - 1])).length;
   const at = calls.findLastIndex((call, index) => follows(call, calls[index - 1]));
+  // The block layer may have joined them already.
+  const whole = calls.findLastIndex(({ size }) => size === told.panicked);
+  const joined = whole > at ? calls.slice(whole, whole + 1) : calls.slice(Math.max(0, at - 1), at + 1);
   const inSlabs = told.sectorSize !== null && told.sectorSize < 4096;
   const number = (key: string): number => counts[key] ?? 0;
   const headers = inSlabs ? (counts.headers ?? 2 * number('merged')) : 0;
@@ -113,7 +118,7 @@ export function gateReading(
       neighbours: number('neighbours') + pairs,
       otherSegments: number('others'),
       cutShort: shown > 0 || rest.length > 0,
-      joined: at < 0 ? [] : calls.slice(at - 1, at + 1).map(inHexadecimal),
+      joined: joined.map(inHexadecimal),
     },
     gateWhy: null,
   };

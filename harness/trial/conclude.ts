@@ -126,7 +126,7 @@ export async function concludeTrial(
         rest: facts.told('gate.rest'),
         sectorSize: guest?.filesystem.sectorSize ?? null,
         copy: bugOf(plan.scenario.bug).copy,
-        panicked: crash.log.outcome === 'reproduced',
+        panicked: crash.log.outcome === 'reproduced' ? (crash.log.signature?.length ?? 0) : null,
       },
       markers.work,
       console,

@@ -194,6 +194,6 @@ export function missingLink({
   if (bugOf(bug).copy === 'across-pages')
     return 'the receiver read none of them across such an end, or its kernel does not look there';
   return gate?.neighbours === 0
-    ? 'no two of them were neighbours in memory'
+    ? 'no two that were neighbours in memory were sent one after the other'
     : 'those that were neighbours were not read as one';
 }

@@ -9,7 +9,7 @@ import { isShown, survivorsWanted } from '../../verdict/judge-run.js';
 const PROBE = 'function=tcp_sendpage page=64 slab=0:&512 tail=8:&1 head=8:-1';
 const told = {
   ...{ probe: PROBE, why: undefined, sectorSize: 512 },
-  ...{ copy: 'whole-objects' as const, panicked: false },
+  ...{ copy: 'whole-objects' as const, panicked: null },
 };
 const work = (counts: Record<string, number>) => ({ cycles: 1, bytesWritten: 4096, counts, perCycle: [] });
 const closed = {
@@ -82,7 +82,7 @@ test('a cycle in which a step failed counts as far as it came', (t) => {
 test('of pieces across pages a panic shows one, and cycles count the rest', (t) => {
   const across = { ...told, copy: 'across-pages' as const };
   t.is(gateReading(across, work({}), []).gate, null);
-  t.like(gateReading({ ...across, panicked: true }, work({}), []).gate, { leaked: 1, cutShort: true });
+  t.like(gateReading({ ...across, panicked: 8192 }, work({}), []).gate, { leaked: 1, cutShort: true });
   t.like(gateReading(across, work({ ...closed, folios: 4096, leaked: 3 }), []).gate, {
     leaked: 3,
     slabSegments: 4096,
@@ -129,6 +129,16 @@ test('a panicked kernel prints the calls since the last cycle, and which were se
     { page: '0x100', offset: 1536, size: 512 },
   ]);
   t.is(joined.gate?.neighbours, 1);
+  // One call that held both.
+  const whole = gateReading(
+    { ...told, panicked: 1024 },
+    null,
+    console(
+      ...['Dumping ftrace buffer:', call('256', 1024, 512, '0'), call('256', 1536, 512, '0')],
+      ...[call('512', 0, 1024, '0'), call('256', 0, 512, '0')],
+    ),
+  );
+  t.deepEqual(whole.gate?.joined, [{ page: '0x200', offset: 0, size: 1024 }]);
 });
 
 const open: GateReading = {

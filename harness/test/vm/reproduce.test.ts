@@ -52,12 +52,13 @@ test.serial('the fix reverted: panics, with the sought signature and everything 
   t.is(trial?.guest?.module.srcversion, cell?.moduleInfo?.srcversion);
   t.is(trial?.guest?.slabs['kmalloc-512']?.order, 3);
   t.is(trial?.guest?.transport.immediateData, 'Yes');
-  // The panicked kernel's own trace: the gate is open, and two calls were joined.
+  // The panicked kernel's own trace.
   t.like(trial?.gate, { probe: 'tcp_sendpage', lost: 0, cutShort: true }, trial?.gateWhy ?? '');
   t.true((trial?.gate?.leaked ?? 0) >= 2);
-  const [first, second] = trial?.gate?.joined ?? [];
-  t.is(first?.page, second?.page);
-  t.is((first?.offset ?? 0) + (first?.size ?? 0), second?.offset ?? -1);
+  // Two calls that the stack joined, or one, if the block layer had done so.
+  const joined = trial?.gate?.joined ?? [];
+  t.true(joined.reduce((sum, { size }) => sum + size, 0) >= 1024, JSON.stringify(trial?.gate));
+  t.is(new Set(joined.map(({ page }) => page)).size, 1);
 
   const folder = join(results, document?.run ?? '', trial?.folder ?? '');
   const serial = (await readFile(join(folder, 'serial.log'), 'latin1')).split('\n');
