@@ -151,7 +151,7 @@ export function readingText(sum: GateSum): string {
   if (copy === 'across-pages')
     return leaked === 0
       ? `on ${count(slabSegments)} occasions ${where} (pages of large folios that were written, or writes across two huge pages), no piece of two compound pages reached ${probe} (${others})`
-      : `${cutShort ? 'at least ' : ''}${count(leaked)} pieces of two compound pages reached ${probe} ${where}`;
+      : `${cutShort ? 'at least ' : ''}${count(leaked)} ${leaked === 1 ? 'piece' : 'pieces'} of two compound pages reached ${probe} ${where}`;
   if (leaked === 0)
     return slabSegments === 0
       ? `no slab segment was sent ${where}, so none could reach ${probe} (${others})`

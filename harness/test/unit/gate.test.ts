@@ -2,6 +2,8 @@ import test from 'ava';
 import { type GateReading, gateReading } from '../../guest/gate-reading.js';
 import { parseLines } from '../../log/log-line.js';
 import type { Outcome, TrialOutcome } from '../../outcome/outcome-schema.js';
+import { type Asked, standing } from '../../report/cell-state.js';
+import type { RunCell } from '../../results/run-schema.js';
 import { type CellGoal, type CellJudgement, judgeCell } from '../../verdict/cell-verdict.js';
 import { sumReadings } from '../../verdict/gate-proof.js';
 import { isShown, survivorsWanted } from '../../verdict/judge-run.js';
@@ -376,4 +378,25 @@ test('a control is booted again until it panicked and was read', (t) => {
   t.true(shown(boot('survived', open), boot('reproduced', open)));
   t.false(shown(boot('reproduced', null)));
   t.false(shown(boot('reproduced', { ...open, leaked: 0 })));
+});
+
+test('what a leak means in the morning', (t) => {
+  const gate = judgeCell([boot('survived', shut)], GOAL).statistics.gate;
+  const asCell = (verdict: string, expected?: string, statistics: unknown = { gate }): RunCell =>
+    ({
+      verdict,
+      statistics,
+      isControl: false,
+      ...(expected ? { expected: { verdict: expected } } : {}),
+    }) as RunCell;
+  const asked = { request: { noExpectationOk: false } } as Asked;
+  const of = (...words: Parameters<typeof asCell>): string => standing(asCell(...words), asked);
+  t.is(of('exposed', 'exposed'), 'ok');
+  t.is(of('exposed', 'clean'), 'contradicted');
+  t.is(of('exposed'), 'contradicted');
+  t.is(of('clean', 'exposed'), 'contradicted');
+  t.is(of('panics', 'exposed'), 'contradicted');
+  // Neither seen nor refuted.
+  t.is(of('exposed', 'panics'), 'undecided');
+  t.is(of('clean', 'exposed', { gate: null }), 'undecided');
 });
