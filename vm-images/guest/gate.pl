@@ -277,13 +277,11 @@ sub start {
 
     # A flag of its first word, or a byte of a word that is no pointer (6.10 and later: the page's type).
     my ($slab_at, $slab_test, $type) = (0, undef, 'u64');
-    for my $bit (0 .. 31) {
-        my $mask = 1 << $bit;
-        next if $having->(0, $mask, \@slabs) < @slabs || $having->(0, $mask, \@others);
-        $slab_test = "& $mask";
-        last;
-    }
-    if (!defined $slab_test) {
+    my @masks = grep { $having->(0, $_, \@slabs) == @slabs && !$having->(0, $_, \@others) } map { 1 << $_ } 0 .. 31;
+    # Where hardly any compound page but slabs was seen, what marks a head could pass for it: then there is another such flag, or it is the type.
+    if (@masks > 1 || (@masks == 1 && @{$pages{otherhead} || []} >= 5)) {
+        $slab_test = "& $masks[0]";
+    } else {
         BYTE: for my $at (8 .. $size - 1) {
             my $word = $at - $at % 8;
             next if grep { unpack("x$word Q", $_->[0]) >> 47 } @slabs;
