@@ -278,8 +278,10 @@ sub start {
     # A flag of its first word, or a byte of a word that is no pointer (6.10 and later: the page's type).
     my ($slab_at, $slab_test, $type) = (0, undef, 'u64');
     my @masks = grep { $having->(0, $_, \@slabs) == @slabs && !$having->(0, $_, \@others) } map { 1 << $_ } 0 .. 31;
-    # Where hardly any compound page but slabs was seen, what marks a head could pass for it: then there is another such flag, or it is the type.
-    if (@masks > 1 || (@masks == 1 && @{$pages{otherhead} || []} >= 5)) {
+    # Where all slabs are compound pages, and hardly any other was seen, what marks a head could pass for it: then there is another such flag,
+    # or it is the type.
+    my $is_told_apart = @{$pages{otherhead} || []} >= 5 || grep { !($_->[2] & $head) } @{$kinds->{slab}};
+    if (@masks > 1 || (@masks == 1 && $is_told_apart)) {
         $slab_test = "& $masks[0]";
     } else {
         BYTE: for my $at (8 .. $size - 1) {
