@@ -348,7 +348,10 @@ sub count {
     my (%count, $before, @shown);
     $count{$_} = 0 for qw(leaked leakedheads leakedtails neighbours);
     my ($pings, $unknown) = (0, 0);
-    for my $seen (events()) {
+    my @events = events();
+    # Whatever becomes of the reading.
+    spit '>>', '/run/loopanic-trace', $rest;
+    for my $seen (@events) {
         if ($seen->{size} == $ping && grep { $_ == $seen->{page} } @own) {
             $pings++;
             next;
@@ -385,7 +388,6 @@ sub count {
     # Fewer calls than events: the probe was set anew.
     ($lost, $others) = ($lost - $others, 0) if $others < 0;
     spit '>', $note, join ' ', $kind, $test, $first, $size, $tail_mask, $plus, $value, $now, $missed_now, $dropped;
-    spit '>>', '/run/loopanic-trace', $rest;
     print join(' ', map { "$_=$count{$_}" } qw(leaked leakedheads leakedtails neighbours)), " others=$others gatelost=$lost\n";
     print STDERR "leaked: $_\n" for @shown;
 }
