@@ -5,7 +5,6 @@ import {
   COPIES_ALL,
   type GateSum,
   gateKind,
-  isRead,
   leakText,
   missingLink,
   readingLacks,
@@ -182,7 +181,7 @@ export function judgeCell(trials: readonly JudgedTrial[], goal: CellGoal): CellJ
       `${survived} of ${counted} trials survived, which is too few${goal.byReading ? ` without a reading of the gate (${lacks})` : ''}: a module that panics as often as its positive control would be called clean in up to ${percent(statistics.missChance ?? 1)} of such runs; for ${percent(goal.confidence)} confidence ${needed === null ? 'no number of survivors is enough' : `${needed} survivors are needed`} beside ${control?.panicked} panics in ${control?.counted} boots of the control`,
     );
   const kind = gate && gateKind(gate);
-  const shown = `${survived} of ${counted} trials survived their workload${gate ? `; ${readingText(gate)}` : ''}`;
+  const shown = `${survived} of ${counted} trials survived their workload${gate ? `; ${readingText(gate)}` : whyUnread(trials)}`;
   const warnings = [
     ...tailPageWarnings(trials),
     ...unreadWarnings(trials),
@@ -278,15 +277,18 @@ function count(trials: readonly JudgedTrial[], goal: CellGoal): CellStatistics {
   };
 }
 
-/** Where the gate was to be read and was not, a reader should know why. */
+/** Where a reading lost something, a reader should know. */
 function unreadWarnings(trials: readonly TrialOutcome[]): string[] {
-  const unread = trials.find((trial) => trial.outcome === 'survived' && !isRead(trial));
-  if (unread?.gate)
-    return [`${unread.gate.lost} calls were lost in trial ${unread.trial}: its reading of the gate is none`];
-  // Nobody set a probe: there was none to set, or it was not wanted.
-  return unread?.gateWhy == null || unread.gateWhy === NO_PROBE
-    ? []
-    : [`the gate was not read: ${unread.gateWhy}`];
+  const lossy = trials.find(({ outcome, gate }) => outcome === 'survived' && (gate?.lost ?? 0) > 0);
+  return lossy?.gate
+    ? [`${lossy.gate.lost} calls were lost in trial ${lossy.trial}: its reading of the gate is none`]
+    : [];
+}
+
+/** Why the gate of a survivor was not read, where it could have been; `''` if it was, or nobody set a probe. */
+function whyUnread(trials: readonly TrialOutcome[]): string {
+  const why = trials.find(({ outcome, gate }) => outcome === 'survived' && !gate)?.gateWhy;
+  return why == null || why === NO_PROBE ? '' : ` (its gate was not read: ${why})`;
 }
 
 /** A half-fix that forgets tail pages looks clean where slabs have none. */

@@ -9,7 +9,7 @@ import {
   judgeCell,
   wantedBoots,
 } from './cell-verdict.js';
-import { controlLacks, isRead } from './gate-proof.js';
+import { controlLacks } from './gate-proof.js';
 import type { Verdict } from './verdict.js';
 
 /** What of a cell its verdict follows from. */
@@ -108,15 +108,13 @@ export function survivorsWanted<Cell extends CellRecord>(
   const control = controlOf(run, cell);
   if (!control || control.trials.length === 0) return null;
   const { statistics, differs } = resultOf(run, control, cell);
-  if (run.request.byReading && (differs.length > 0 || controlLacks(statistics.gate) === null))
-    // One boot is proof, if it has a reading; a few more are made for those that have none.
-    return (
-      1 +
-      Math.min(
-        MORE_BOOTS,
-        cell.trials.filter((trial) => trial.outcome === 'survived' && !isRead(trial)).length,
-      )
+  if (run.request.byReading && (differs.length > 0 || controlLacks(statistics.gate) === null)) {
+    // One boot is proof, if it has a reading; a few more are made for those that have none, though there could be one.
+    const unread = cell.trials.filter(
+      ({ outcome, gate }) => outcome === 'survived' && (gate === null ? differs.length === 0 : gate.lost > 0),
     );
+    return 1 + Math.min(MORE_BOOTS, unread.length);
+  }
   return wantedBoots(statistics, run.confidence);
 }
 

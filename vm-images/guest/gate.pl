@@ -296,6 +296,13 @@ sub start {
     }
     die "what marks a slab page is unknown\n" if !defined $slab_test;
 
+    # A flag of the first page of a compound one, if it is in the word that slabs are told by: what is of no compound page cannot leak across one.
+    my ($head_mask) = grep {
+        my $mask = $_;
+        $having->(0, $mask, $pages{otherhead} || []) == @{$pages{otherhead} || []} && !$having->(0, $mask, $pages{plain});
+    } map { 1 << $_ } 0 .. 31;
+    $head_mask = 0 if !defined $head_mask || $slab_at != 0 || !@{$pages{otherhead} || []};
+
     my ($at, $offset, $length) = @$place;
     my $up = $slab_at - $plus;
     $up = "+$up" if $up >= 0;
@@ -316,7 +323,7 @@ sub start {
     spit '>', "$event/enable", 1;
     my ($hits, $missed) = profile();
     my ($test, $value) = split ' ', $slab_test;
-    spit '>', $note, join ' ', $kind_of_leak, $test, $first, $size, $tail_mask, $plus, $value, $hits, $missed, dropped();
+    spit '>', $note, join ' ', $kind_of_leak, $test, $first, $size, $tail_mask, $plus, $value, $head_mask, $hits, $missed, dropped();
     $slab_test =~ s/ //g;
     print "function=$function page=$size slab=$slab_at:$slab_test tail=$tail_at:&$tail_mask head=$head_at:-$plus\n";
 }
@@ -341,7 +348,7 @@ sub compound {
 
 sub count {
     my ($kind, $test, @numbers) = split ' ', slurp($note);
-    my ($first, $size, $tail_mask, $plus, $value, $hits, $missed, $lost_before) = map { 0 + $_ } @numbers;
+    my ($first, $size, $tail_mask, $plus, $value, $head_mask, $hits, $missed, $lost_before) = map { 0 + $_ } @numbers;
     my @own = map { $first + $_ * $size } own_frames(2);
     send_pings(2);
     my $marked = sub { $test eq '&' ? $_[0] & $value : $_[0] == $value };
@@ -362,7 +369,7 @@ sub count {
             my $frame = ($seen->{page} - $first) / $size;
             my $of = $is_tail ? ($seen->{hd} - $plus - $first) / $size : $frame;
             my ($from, $to) = map { $frame + ($_ >> 12) } $seen->{off}, $seen->{off} + $seen->{size} - 1;
-            next if $from == $to;
+            next if $from == $to || ($head_mask && !$is_tail && !($seen->{own} & $head_mask));
             my ($owner, $end) = compound($frame);
             # It is not what it was when it was sent: whether it ended there is not known.
             $unknown++ if $owner != $of;
@@ -387,7 +394,7 @@ sub count {
     my $lost = $missed_now - $missed + abs($dropped - $lost_before) + abs(2 - $pings) + $unknown;
     # Fewer calls than events: the probe was set anew.
     ($lost, $others) = ($lost - $others, 0) if $others < 0;
-    spit '>', $note, join ' ', $kind, $test, $first, $size, $tail_mask, $plus, $value, $now, $missed_now, $dropped;
+    spit '>', $note, join ' ', $kind, $test, $first, $size, $tail_mask, $plus, $value, $head_mask, $now, $missed_now, $dropped;
     print join(' ', map { "$_=$count{$_}" } qw(leaked leakedheads leakedtails neighbours)), " others=$others gatelost=$lost\n";
     print STDERR "leaked: $_\n" for @shown;
 }

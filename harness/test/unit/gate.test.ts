@@ -283,10 +283,12 @@ test('clean without a reading says why there is none', (t) => {
   t.deepEqual(alone(boot('survived', { ...shut, lost: 2 })), [
     '2 calls were lost in trial 1: its reading of the gate is none',
   ]);
-  t.deepEqual(alone({ ...boot('survived', null), gateWhy: 'the kernel has no kprobes' }), [
-    'the gate was not read: the kernel has no kprobes',
-  ]);
-  t.deepEqual(alone({ ...boot('survived', null), gateWhy: 'the guest set no probe' }), []);
+  const why = (gateWhy: string): string => judgeCell([{ ...boot('survived', null), gateWhy }], GOAL).reason;
+  t.is(
+    why('the kernel has no kprobes'),
+    '1 of 1 trials survived their workload (its gate was not read: the kernel has no kprobes)',
+  );
+  t.is(why('the guest set no probe'), '1 of 1 trials survived their workload');
 });
 
 test('a control that only leaked is one, and says that it did not panic', (t) => {
