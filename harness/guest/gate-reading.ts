@@ -86,7 +86,9 @@ export function gateReading(
 ): { gate: GateReading | null; gateWhy: string | null } {
   const none = (gateWhy: string): { gate: null; gateWhy: string } => ({ gate: null, gateWhy });
   if (told.probe === undefined) return none(told.why ?? NO_PROBE);
-  const words = new Map(told.probe.split(' ').map((word) => word.split('=', 2) as [string, string]));
+  const words = new Map(
+    told.probe.split(' ').map((word) => [word.replace(/=.*/, ''), word.replace(/^[^=]*=/, '')]),
+  );
   const marks = marksIn(words);
   if (marks === null) return none(`the probe cannot be read: ${told.probe}`);
   const counts = { ...work?.counts };

@@ -46,6 +46,18 @@ test('a reading is made of what the cycles counted', (t) => {
   });
 });
 
+test('kernels that tell a slab by the page type', (t) => {
+  const probe = 'function=skb_splice_from_iter page=64 slab=51:==245 tail=8:&1 head=8:-1';
+  const line = (own: number): string =>
+    `[    1.000000]  kworker-9  0d..1. 13us : gate: (skb_splice_from_iter+0x0/0x90) page=256 off=0 size=512 own=${own} tb=0 hs=0 hd=0`;
+  const { gate } = gateReading(
+    { ...told, probe },
+    null,
+    console('Dumping ftrace buffer:', line(245), line(244)),
+  );
+  t.like(gate, { probe: 'skb_splice_from_iter', leaked: 1 });
+});
+
 test('sectors as large as a page lie in no slab', (t) => {
   t.is(gateReading({ ...told, sectorSize: 4096 }, work(closed), []).gate?.slabSegments, 0);
 });
