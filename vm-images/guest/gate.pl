@@ -278,9 +278,9 @@ sub start {
     # A flag of its first word, or a byte of a word that is no pointer (6.10 and later: the page's type).
     my ($slab_at, $slab_test, $type) = (0, undef, 'u64');
     my @masks = grep { $having->(0, $_, \@slabs) == @slabs && !$having->(0, $_, \@others) } map { 1 << $_ } 0 .. 31;
-    # Where all slabs are compound pages, and hardly any other was seen, what marks a head could pass for it: then there is another such flag,
-    # or it is the type.
-    my $is_told_apart = @{$pages{otherhead} || []} >= 5 || grep { !($_->[2] & $head) } @{$kinds->{slab}};
+    # Where all slabs are compound pages, and no other was seen, what marks a head could pass for it: then there is another such flag, or it is
+    # the type.
+    my $is_told_apart = @{$pages{otherhead} || []} || grep { !($_->[2] & $head) } @{$kinds->{slab}};
     if (@masks > 1 || (@masks == 1 && $is_told_apart)) {
         $slab_test = "& $masks[0]";
     } else {
@@ -397,6 +397,8 @@ sub count {
     spit '>', $note, join ' ', $kind, $test, $first, $size, $tail_mask, $plus, $value, $head_mask, $now, $missed_now, $dropped;
     print join(' ', map { "$_=$count{$_}" } qw(leaked leakedheads leakedtails neighbours)), " others=$others gatelost=$lost\n";
     print STDERR "leaked: $_\n" for @shown;
+    printf STDERR "lost: %d missed by the probe, %d dropped by the buffer, %d pings of 2, %d unknown pages\n", $missed_now - $missed,
+        $dropped - $lost_before, $pings, $unknown if $lost;
 }
 
 $verb eq 'start' ? start() : count();
