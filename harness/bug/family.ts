@@ -3,6 +3,7 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 import { UsageError } from '../base/errors.js';
 import { suggestion } from '../base/nearest.js';
 import type { Bug, GateModule, Target, Transport } from './bug.js';
+import { DEFAULT_BUG } from './default-bug.js';
 
 /** Every record of a kind, by id: to add one is to add its file to the kind's folder. */
 async function records<T extends { id: string }>(name: string): Promise<ReadonlyMap<string, T>> {
@@ -22,9 +23,6 @@ async function records<T extends { id: string }>(name: string): Promise<Readonly
 const bugs = await records<Bug>('bug');
 const transports = await records<Transport>('transport');
 const targets = await records<Target>('target');
-
-/** The bug of scenarios, kernels and modules that name none. */
-export const DEFAULT_BUG = 'iscsi-slab';
 
 function lookUp<T>(what: 'bug' | 'transport' | 'target', known: ReadonlyMap<string, T>, id: string): T {
   const record = known.get(id);

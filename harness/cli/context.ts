@@ -1,9 +1,6 @@
 import { harmless } from '../base/harmless.js';
 import { type Progress, silentProgress, stderrProgress } from '../base/progress.js';
 
-/** What `-` stands for on the command line. */
-export const STDIN = '/dev/stdin';
-
 /** What every command is given beside its own arguments. */
 export interface Context {
   /** Aborted by SIGINT and SIGTERM. */

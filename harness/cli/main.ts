@@ -21,9 +21,9 @@ import { runCommand } from './commands/run.js';
 import { scenarioCommand } from './commands/scenario.js';
 import { setupCommand } from './commands/setup.js';
 import { validateCommand } from './commands/validate.js';
-import { STDIN } from './context.js';
 import { refuseRepeated } from './given-twice.js';
 import { globalOptions } from './options.js';
+import { STDIN } from './stdin.js';
 
 // yargs makes an empty string of a lone dash.
 const argv = hideBin(process.argv).map((word) => (word === '-' ? STDIN : word));

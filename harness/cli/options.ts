@@ -1,5 +1,5 @@
 import type { Argv } from 'yargs';
-import { DEFAULT_BUG } from '../bug/family.js';
+import { DEFAULT_BUG } from '../bug/default-bug.js';
 import { BUILD_DEFAULTS } from '../module/build-options.js';
 
 /** The parser, with the options that every command takes. */

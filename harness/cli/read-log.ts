@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { buffer } from 'node:stream/consumers';
 import { UsageError } from '../base/errors.js';
 import { begins, unpacked, utf16 } from '../host/unpack.js';
-import { STDIN } from './context.js';
+import { STDIN } from './stdin.js';
 
 /** What is no text, and what makes one of it. */
 const OTHERS: readonly { magic: string; what: string; advice: string }[] = [

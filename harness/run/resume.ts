@@ -4,7 +4,7 @@ import * as z from 'zod';
 import { firstLine, hasErrno, UsageError } from '../base/errors.js';
 import { writeJson } from '../base/files.js';
 import type { Progress } from '../base/progress.js';
-import { DEFAULT_BUG } from '../bug/family.js';
+import { DEFAULT_BUG } from '../bug/default-bug.js';
 import type { TrialEnd } from '../outcome/decide.js';
 import { outcomeSchema, type TrialOutcome } from '../outcome/outcome-schema.js';
 import type { RunFolder } from '../results/run-folder.js';

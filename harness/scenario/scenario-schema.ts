@@ -1,5 +1,5 @@
 import * as z from 'zod';
-import { DEFAULT_BUG } from '../bug/family.js';
+import { DEFAULT_BUG } from '../bug/default-bug.js';
 import { whyReserved } from './kernel-words.js';
 
 const parameters = z.record(z.string(), z.string()).default({});

@@ -74,12 +74,6 @@ export interface CellGoal {
 /** A trial, and what the analysis of its dump concluded, if there was one. */
 export type JudgedTrial = TrialOutcome & { analysis?: { sought: string; text: string } | null };
 
-/** Confidence of `clean` where none is asked for. */
-export const DEFAULT_CONFIDENCE = 0.99;
-
-/** Boots of a positive control where none are asked for: with them, and survivors of the module under test, the fewest boots in all. */
-export const CONTROL_BOOTS = 5;
-
 /** Survivors that a cell needs for `confidence`, from its control's numbers; null if no number of boots would do. */
 export function wantedBoots(control: CellStatistics, confidence: number): number | null {
   return survivorsNeeded(control.counted, confidence)[control.panicked] ?? null;

@@ -1,10 +1,10 @@
 import { codeText } from '../module/identity.js';
+import { DEFAULT_CONFIDENCE } from './boots.js';
 import {
   type CellGoal,
   type CellJudgement,
   type CellStatistics,
   type ControlResult,
-  DEFAULT_CONFIDENCE,
   type JudgedTrial,
   judgeCell,
   wantedBoots,

@@ -5,8 +5,9 @@ import { EXIT, firstLine, UsageError } from '../../base/errors.js';
 import { allBugs } from '../../bug/family.js';
 import { soughtAmong } from '../../bug/sought.js';
 import { classifyLog, type LogVerdict } from '../../log/classify.js';
-import { printResult, STDIN } from '../context.js';
+import { printResult } from '../context.js';
 import { readLog } from '../read-log.js';
+import { STDIN } from '../stdin.js';
 
 export interface ClassifyArgs {
   logs: string[];

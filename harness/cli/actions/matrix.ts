@@ -14,7 +14,7 @@ import type { RunRequest } from '../../run/prepare.js';
 import { loadMatrix, type MatrixCell, matrixFile, matrixNames } from '../../scenario/load-matrix.js';
 import { scenarioNames } from '../../scenario/load-scenario.js';
 import { matrixSchema } from '../../scenario/matrix-schema.js';
-import { CONTROL_BOOTS, DEFAULT_CONFIDENCE } from '../../verdict/cell-verdict.js';
+import { CONTROL_BOOTS, DEFAULT_CONFIDENCE } from '../../verdict/boots.js';
 import { type Context, printResult, progressFor, table } from '../context.js';
 import { exitCodeOf, printRun } from '../run-output.js';
 

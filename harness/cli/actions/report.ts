@@ -7,7 +7,8 @@ import { compareRuns } from '../../report/compare.js';
 import type { ReportFormat } from '../../report/formats.js';
 import { makeReport } from '../../report/report.js';
 import { RunFolder } from '../../results/run-folder.js';
-import { printResult, STDIN, table } from '../context.js';
+import { printResult, table } from '../context.js';
+import { STDIN } from '../stdin.js';
 
 export interface ReportArgs {
   run: string;

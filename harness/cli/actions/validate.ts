@@ -13,7 +13,8 @@ import type { RunDocument } from '../../results/run-schema.js';
 import { executeRun } from '../../run/execute.js';
 import type { RunRequest } from '../../run/prepare.js';
 import { loadScenario } from '../../scenario/load-scenario.js';
-import { DEFAULT_CONFIDENCE, percent } from '../../verdict/cell-verdict.js';
+import { DEFAULT_CONFIDENCE } from '../../verdict/boots.js';
+import { percent } from '../../verdict/cell-verdict.js';
 import { type Context, printResult, progressFor } from '../context.js';
 import { cellLines, exitCodeOf } from '../run-output.js';
 

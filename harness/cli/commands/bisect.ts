@@ -1,4 +1,4 @@
-import { CONTROL_BOOTS } from '../../verdict/cell-verdict.js';
+import { CONTROL_BOOTS } from '../../verdict/boots.js';
 import { doesOwnCleanup } from '../act.js';
 import type { Cli } from '../options.js';
 import { anyImage, buildOptions, dump, oneEach, retries, trials } from '../options.js';

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { scenariosDir } from '../../base/paths.js';
-import { CONTROL_BOOTS, DEFAULT_CONFIDENCE } from '../../verdict/cell-verdict.js';
+import { CONTROL_BOOTS, DEFAULT_CONFIDENCE } from '../../verdict/boots.js';
 import { does } from '../act.js';
 import type { Cli } from '../options.js';
 import { trials } from '../options.js';

@@ -1,0 +1,2 @@
+/** What `-` stands for on the command line. */
+export const STDIN = '/dev/stdin';
