@@ -86,7 +86,7 @@ async function trial(module: string, ...more: string[]): Promise<number> {
 async function script(): Promise<() => Promise<number>> {
   const guest = spawn(
     process.execPath,
-    [MAIN, 'run', 'xfs-loopback', '--module', 'unpatched', '--dump', 'none', '--shell', '--results', results],
+    [MAIN, 'run', 'xfs-loopback', '--module', 'unpatched', '--dump', 'none', '--results', results],
     { stdio: ['pipe', 'ignore', 'pipe'] },
   );
   let said = '';
@@ -108,7 +108,7 @@ async function script(): Promise<() => Promise<number>> {
   guest.kill('SIGINT');
   await new Promise((resolve) => guest.once('exit', resolve));
   const console = join(scratch, 'console');
-  // Its own files in place of the descriptors that loopanic's has, and no hold before the workload.
+  // Its own files in place of the descriptors that loopanic's has.
   const at = args.findIndex((arg) => arg.startsWith('socket,id=qmp'));
   args.splice(at - 1, 4);
   const own = args
@@ -125,7 +125,7 @@ async function script(): Promise<() => Promise<number>> {
       const quoted = own.map((arg) => `'${arg}'`).join(' ');
       await execa('sh', [
         '-c',
-        `${quoted} & qemu=$!; until grep -q 'end trace' '${console}'; do sleep 0.05; done; kill $qemu; wait $qemu || :`,
+        `timeout 120 ${quoted} & qemu=$!; until grep -q 'end trace' '${console}' || ! kill -0 $qemu; do sleep 0.05; done; kill $qemu; wait $qemu || :`,
       ]);
     });
 }
