@@ -12,6 +12,17 @@ export interface LogEvidence {
   text: string;
 }
 
+/** One crash of a log that may hold several. */
+export interface LogCrash {
+  /** Its first line, and the last that was read as part of it. */
+  line: number;
+  lastLine: number;
+  title: string;
+  outcome: 'reproduced' | 'other-crash';
+  bug: string | null;
+  corrupted: boolean;
+}
+
 /** What a kernel log says by itself, whoever recorded it. */
 export interface LogVerdict {
   /** A log cannot show that a workload ended, so without a crash it is `no-crash`, never `survived`. */
@@ -25,6 +36,8 @@ export interface LogVerdict {
   corrupted: boolean;
   /** Release of the kernel that wrote the log, if the log names it. */
   kernel: string | null;
+  /** Every crash in the log, in order: the one that decides among them. */
+  crashes: LogCrash[];
   /** First crash line, its BUG line and its last line. */
   evidence: LogEvidence[];
   /** Kernel warnings and I/O errors. */
@@ -75,6 +88,14 @@ export function classifyLines(
   const isSought = (report: CrashReport): boolean =>
     judge(report, signatureOf(report), soughts).outcome === 'reproduced';
   const crash = (which === 'any' ? crashes.find(isSought) : undefined) ?? crashes[0];
+  const all = crashes.map((report): LogCrash => {
+    const { outcome, bug, corrupted } = judge(report, signatureOf(report), soughts);
+    const { line, lastLine, title } = report;
+    return {
+      ...{ line, lastLine, title, bug, corrupted },
+      outcome: outcome === 'reproduced' ? outcome : 'other-crash',
+    };
+  });
   // What comes after a crash, a crash kernel's boot included, is its consequence.
   const found = [...warnings.values()]
     .filter((entry) => !crash || entry.line < crash.line)
@@ -87,6 +108,7 @@ export function classifyLines(
       bug: null,
       corrupted: false,
       kernel,
+      crashes: all,
       evidence: [],
       warnings: found,
     };
@@ -96,6 +118,7 @@ export function classifyLines(
     ...judged,
     signature,
     kernel: crash.release ?? kernel,
+    crashes: all,
     evidence: evidenceOf(crash, lines, soughts),
     warnings: found,
   };

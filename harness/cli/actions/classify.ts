@@ -88,6 +88,9 @@ function adviceOn({ bug: id, kernel }: LogVerdict): string[] {
   ];
 }
 
+/** More of the other crashes than this are counted only. */
+const MOST_OTHERS = 5;
+
 function describe(verdict: LogVerdict): string[] {
   const bug = verdict.bug === null ? '' : ` ${verdict.bug}`;
   const lines = [`${verdict.outcome}${bug}${verdict.corrupted ? ' (corrupted)' : ''}: ${verdict.reason}`];
@@ -106,6 +109,11 @@ function describe(verdict: LogVerdict): string[] {
       `  stack    ${signature.stack.join(' < ')}`,
     );
   }
+  // What else is in it: people paste whole logs.
+  const others = verdict.crashes.filter(({ line }) => line !== verdict.evidence[0]?.line);
+  for (const { line, title, bug } of others.slice(0, MOST_OTHERS))
+    lines.push(`  also     line ${line}: ${title}${bug === null ? '' : ` (${bug})`}`);
+  if (others.length > MOST_OTHERS) lines.push(`  also     ${others.length - MOST_OTHERS} more crashes`);
   for (const entry of verdict.evidence) lines.push(`  line ${entry.line}: ${entry.text}`);
   if (verdict.warnings.length > 0)
     lines.push(`  warnings ${verdict.warnings.length}, first at line ${verdict.warnings[0]?.line}`);

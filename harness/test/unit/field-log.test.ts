@@ -120,6 +120,21 @@ test('the sought panic decides, whatever crash stands before it in the file; hal
   const oops = OOPS.map(({ text, at }) => `[  ${at}.000000] ${text}\n`).join('');
   t.is(classifyLog(oops + sought).outcome, 'reproduced');
   t.is(classifyLog(sought + oops).outcome, 'reproduced');
+  // All of them are told, in the order of the file.
+  const { crashes } = classifyLog(oops + sought + oops);
+  t.deepEqual(
+    crashes.map(({ outcome, bug }) => [outcome, bug]),
+    [
+      ['other-crash', null],
+      ['reproduced', 'iscsi-slab'],
+      ['other-crash', null],
+    ],
+  );
+  const lines = (oops + sought + oops).split('\n');
+  for (const { line, lastLine, title } of crashes) {
+    t.true(lines[line - 1]?.includes(title), title);
+    t.true(lastLine >= line);
+  }
   const beheaded = sought.slice(sought.indexOf('RIP: 0010'));
   t.like(classifyLog(`[1.000000] ${beheaded}`), { outcome: 'other-crash', corrupted: true });
 });
