@@ -6,7 +6,7 @@ export type ProgressEvent =
   | { kind: 'line'; text: string }
   | { kind: 'begin'; step: number; title: string }
   | { kind: 'update'; step: number; title: string; text: string; seconds: number }
-  | { kind: 'end'; step: number; title: string; seconds: number; failed: boolean };
+  | { kind: 'end'; step: number; title: string; seconds: number; failed: boolean; text: string };
 
 /** Shows events to somebody. */
 export type Reporter = (event: ProgressEvent) => void;
@@ -15,8 +15,12 @@ export type Reporter = (event: ProgressEvent) => void;
 export interface Progress {
   /** One line that stays. */
   line(text: string): void;
-  /** Runs `work` under a title; `update` says what it is waiting for. */
-  step<T>(title: string, work: (update: (text: string) => void) => Promise<T>): Promise<T>;
+  /** Runs `work` under a title; `update` says what it is waiting for, `told` what came of it, if that is more than that it is done. */
+  step<T>(
+    title: string,
+    work: (update: (text: string) => void) => Promise<T>,
+    told?: (result: T) => string,
+  ): Promise<T>;
 }
 
 /** Progress as events for a reporter. */
@@ -24,21 +28,23 @@ export function progressTo(report: Reporter): Progress {
   let steps = 0;
   return {
     line: (text) => report({ kind: 'line', text: harmless(text) }),
-    async step(name, work) {
+    async step(name, work, told) {
       const title = harmless(name);
       const step = ++steps;
       const started = performance.now();
       const seconds = (): number => (performance.now() - started) / 1000;
       report({ kind: 'begin', step, title });
       let failed = true;
+      let text = '';
       try {
         const result = await work((text) =>
           report({ kind: 'update', step, title, text: harmless(text), seconds: seconds() }),
         );
         failed = false;
+        text = harmless(told?.(result) ?? '');
         return result;
       } finally {
-        report({ kind: 'end', step, title, seconds: seconds(), failed });
+        report({ kind: 'end', step, title, seconds: seconds(), failed, text });
       }
     },
   };
@@ -76,7 +82,8 @@ export function plainReporter(stream: NodeJS.WritableStream): Reporter {
         break;
       case 'end':
         told.delete(event.step);
-        if (!event.failed && event.seconds > 1) line(`${event.title}: done in ${duration(event.seconds)}`);
+        if (!event.failed && (event.seconds > 1 || event.text !== ''))
+          line(`${event.title}: ${event.text || 'done'} in ${duration(event.seconds)}`);
     }
   };
 }
@@ -124,7 +131,8 @@ export function liveReporter(stream: NodeJS.WriteStream): Reporter {
       }
       case 'end': {
         running.delete(event.step);
-        const text = `${event.title} (${duration(event.seconds)})`;
+        const told = event.text && `: ${event.text}`;
+        const text = `${event.title}${told} (${duration(event.seconds)})`;
         keep(() => spinner.stopAndPersist({ symbol: event.failed ? '✖' : '✔', text }));
       }
     }

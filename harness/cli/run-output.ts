@@ -1,6 +1,6 @@
 import { EXIT } from '../base/errors.js';
 import type { TrialOutcome } from '../outcome/outcome-schema.js';
-import { repeatCommand, standing, tellingTrial } from '../report/cell-state.js';
+import { repeatCommand, standing, tellingTrial, totals } from '../report/cell-state.js';
 import type { RunCell, RunDocument } from '../results/run-schema.js';
 import type { RunResult } from '../run/execute.js';
 import { printResult } from './context.js';
@@ -9,13 +9,27 @@ import { printResult } from './context.js';
 export function printRun(json: boolean, { document, folder }: RunResult): void {
   printResult(json, document, () => [
     ...document.cells.flatMap((cell) => cellLines(cell, document)),
-    ...document.skipped.map(({ kernel, why }) => `skipped: ${kernel}: ${why}`),
+    ...skippedLines(document.skipped),
+    ...(document.cells.length > 1 ? [totals(document)] : []),
     `results: ${folder}`,
   ]);
 }
 
-/** What people are told of a cell. */
-export function cellLines(cell: RunCell, run: RunDocument): string[] {
+/** What was left out: a line for each reason, with the kernels that it is true of. */
+export function skippedLines(skipped: RunDocument['skipped']): string[] {
+  const reasons = new Map<string, string[]>();
+  for (const { kernel, why } of skipped) {
+    const reason = why.replaceAll(kernel, 'ID');
+    reasons.set(reason, [...(reasons.get(reason) ?? []), kernel]);
+  }
+  return [...reasons].map(([why, kernels]) => {
+    const [only] = kernels;
+    return `skipped: ${kernels.join(', ')}: ${kernels.length === 1 ? why.replaceAll('ID', only ?? '') : why}`;
+  });
+}
+
+/** What people are told of a cell; `verdict` false: it comes on a line of its own. */
+export function cellLines(cell: RunCell, run: RunDocument, verdict = true): string[] {
   const name = `${cell.kernel} ${cell.module} ${cell.scenario}`;
   const lines = cell.trials.map((trial) => `${name}: ${trialLine(trial)}`);
   const expectation =
@@ -25,16 +39,16 @@ export function cellLines(cell: RunCell, run: RunDocument): string[] {
         ? `; expected ${cell.expected.verdict} (${cell.expected.why}): CONTRADICTED`
         : '; nothing was expected of it (see --no-expectation-ok): NOT EXPECTED';
   const told = (cell.verdict === 'panics' || cell.verdict === 'clean') && !cell.statistics?.gate;
-  if (cell.trials.length !== 1 || expectation || !told)
+  if (verdict && (cell.trials.length !== 1 || expectation || !told))
     lines.push(`${name}: verdict ${cell.verdict ?? 'none'}: ${cell.reason}${expectation}`);
   if (standing(cell, run) !== 'ok' && cell.trials.length > 0)
     lines.push(`  repeat: ${repeatCommand(cell, tellingTrial(cell))}`);
-  for (const { analysis, dump } of cell.trials) {
+  for (const { trial, analysis, dump } of cell.trials) {
     if (dump)
       lines.push(
-        `  dump: ${dump.method}, ${(dump.bytes / 2 ** 20).toFixed(0)} MiB${dump.kept ? '' : ', not kept'}`,
+        `  trial ${trial}: dump: ${dump.method}, ${(dump.bytes / 2 ** 20).toFixed(0)} MiB${dump.kept ? '' : ', not kept'}`,
       );
-    if (analysis) lines.push(`  analysis: ${analysis.text}`);
+    if (analysis) lines.push(`  trial ${trial}: analysis: ${analysis.text}`);
   }
   for (const warning of cell.warnings) lines.push(`${name}: warning: ${warning}`);
   return lines;

@@ -167,15 +167,18 @@ class Session {
     const seed = request.seed === undefined ? newSeed() : request.seed + number - 1;
     const plan = planTrial(parts, number, seed, request.dump);
     const title = `${cell.kernel} ${cell.module} ${cell.scenario} trial ${number}/${Math.max(number, cell.wantedTrials)}`;
-    const outcome = await this.#progress.step(title, (update) =>
-      runTrial(
-        plan,
-        filesOf(parts),
-        dir,
-        this.#signal,
-        { onStatus: update, ...(request.onConsole ? { onConsole: request.onConsole } : {}) },
-        request.attendance,
-      ),
+    const outcome = await this.#progress.step(
+      title,
+      (update) =>
+        runTrial(
+          plan,
+          filesOf(parts),
+          dir,
+          this.#signal,
+          { onStatus: update, ...(request.onConsole ? { onConsole: request.onConsole } : {}) },
+          request.attendance,
+        ),
+      ({ outcome }) => outcome,
     );
     const trial: RunTrial = { ...outcome, folder: relative, dump: null, analysis: null };
     cell.trials.push(trial);

@@ -16,7 +16,7 @@ import { scenarioNames } from '../../scenario/load-scenario.js';
 import { matrixSchema } from '../../scenario/matrix-schema.js';
 import { CONTROL_BOOTS, DEFAULT_CONFIDENCE } from '../../verdict/boots.js';
 import { type Context, printResult, progressFor, table } from '../context.js';
-import { exitCodeOf, printRun } from '../run-output.js';
+import { exitCodeOf, printRun, skippedLines } from '../run-output.js';
 
 export interface MatrixArgs
   extends BuildOptions,
@@ -134,7 +134,7 @@ export async function matrix(args: MatrixArgs, { signal }: Context): Promise<num
         ]),
       ]),
       plan.total,
-      ...skipped.map(({ kernel, why }) => `skipped: ${kernel}: ${why}`),
+      ...skippedLines(skipped),
     ]);
     return EXIT.ok;
   }

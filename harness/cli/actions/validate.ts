@@ -15,6 +15,7 @@ import type { RunRequest } from '../../run/prepare.js';
 import { loadScenario } from '../../scenario/load-scenario.js';
 import { DEFAULT_CONFIDENCE } from '../../verdict/boots.js';
 import { percent } from '../../verdict/cell-verdict.js';
+import { isDecided } from '../../verdict/verdict.js';
 import { type Context, printResult, progressFor } from '../context.js';
 import { cellLines, exitCodeOf } from '../run-output.js';
 
@@ -67,7 +68,7 @@ export async function validate(args: ValidateArgs, { signal }: Context): Promise
     progress,
   );
   printResult(args.json, result.document, () => [
-    ...result.document.cells.flatMap((cell) => cellLines(cell, result.document)),
+    ...result.document.cells.flatMap((cell) => cellLines(cell, result.document, cell.isControl)),
     summary(result.document),
     `results: ${result.folder}`,
   ]);
@@ -92,7 +93,7 @@ async function chooseControl(
   }
 }
 
-/** The last line of a validation: the verdict with its numbers, and what was tested. */
+/** The last line of a validation: is it a fix, the verdict with its numbers, and what was tested. */
 export function summary({ cells, confidence, request }: RunDocument): string {
   const [control, tested] = cells;
   const rate = control?.statistics?.rate;
@@ -103,5 +104,10 @@ export function summary({ cells, confidence, request }: RunDocument): string {
       : '';
   const code = tested?.moduleInfo ? codeText(tested.moduleInfo) : null;
   const toldAlready = code !== null && tested?.reason.includes(code) ? `; ${code}` : '';
-  return `${tested?.module} on ${tested?.kernel}: ${tested?.verdict ?? 'no verdict'}: ${tested?.reason}; positive control ${control?.module}: ${k} of ${n} boots panicked${interval}${confidence === null || request.byReading ? '' : `; confidence asked for: ${percent(confidence)}`}${tested?.moduleInfo ? `; tested: ${moduleText(tested).replace(toldAlready, '')}` : ''}`;
+  const answer = isDecided(tested?.verdict ?? null)
+    ? tested?.verdict === 'clean'
+      ? 'yes'
+      : 'no'
+    : 'no answer';
+  return `${answer}: ${tested?.module} on ${tested?.kernel}: ${tested?.verdict ?? 'no verdict'}: ${tested?.reason}; positive control ${control?.module}: ${k} of ${n} boots panicked${interval}${confidence === null || request.byReading ? '' : `; confidence asked for: ${percent(confidence)}`}${tested?.moduleInfo ? `; tested: ${moduleText(tested).replace(toldAlready, '')}` : ''}`;
 }

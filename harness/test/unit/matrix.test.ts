@@ -81,9 +81,9 @@ test("loopanic's own matrices name what exists; absent kernels are skipped, neve
       '5',
     ]);
     t.is(code, 0, stderr);
-    const skips = /^skipped: centos-7\.6: not on this host: /m.test(stdout);
+    const skips = /^skipped: .*\bcentos-7\.6\b.*: not on this host: /m.test(stdout);
     t.is(skips, name !== 'repro', 'only kernels that the file asks for are skipped');
-    t.is(/^skipped: debian-6\.12: left out by /m.test(stdout), name !== 'repro');
+    t.is(/^skipped: .*\bdebian-6\.12\b.*: left out by /m.test(stdout), name !== 'repro');
   }
 });
 

@@ -29,8 +29,13 @@ test('a pipe sees an update every few seconds', (t) => {
   report({ kind: 'begin', step: 1, title: 'trial' });
   for (const seconds of [1, 4, 6, 7, 12])
     report({ kind: 'update', step: 1, title: 'trial', text: `at ${seconds}`, seconds });
-  report({ kind: 'end', step: 1, title: 'trial', seconds: 13, failed: false });
-  t.is(String(stream.read()), 'trial …\ntrial: at 6 (6.0 s)\ntrial: at 12 (12.0 s)\ntrial: done in 13.0 s\n');
+  report({ kind: 'end', step: 1, title: 'trial', seconds: 13, failed: false, text: '' });
+  report({ kind: 'begin', step: 2, title: 'next' });
+  report({ kind: 'end', step: 2, title: 'next', seconds: 0.5, failed: false, text: 'reproduced' });
+  t.is(
+    String(stream.read()),
+    'trial …\ntrial: at 6 (6.0 s)\ntrial: at 12 (12.0 s)\ntrial: done in 13.0 s\nnext …\nnext: reproduced in 0.5 s\n',
+  );
 });
 
 test('a terminal sees a live line for every step that runs, and what stays above them', async (t) => {
@@ -54,9 +59,9 @@ test('a terminal sees a live line for every step that runs, and what stays above
   await new Promise((resolve) => setTimeout(resolve, 300));
   t.regex(shown, /one: mount \([\d.]+ s\)\n\s*two \([\d.]+ s\)/);
   t.regex(shown, /a line that stays\n/);
-  report({ kind: 'end', step: 1, title: 'one', seconds: 3, failed: false });
-  report({ kind: 'end', step: 2, title: 'two', seconds: 3, failed: true });
+  report({ kind: 'end', step: 1, title: 'one', seconds: 3, failed: false, text: 'survived' });
+  report({ kind: 'end', step: 2, title: 'two', seconds: 3, failed: true, text: '' });
   await new Promise((resolve) => setTimeout(resolve, 50));
-  t.regex(shown, /✔ one \(3\.0 s\)/);
+  t.regex(shown, /✔ one: survived \(3\.0 s\)/);
   t.regex(shown, /✖ two \(3\.0 s\)/);
 });

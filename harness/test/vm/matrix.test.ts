@@ -148,7 +148,7 @@ test.serial('--jobs 2: two cells at a time, each with its own guest and outcome'
     ],
   );
   // Both have begun before one is done.
-  const steps = stderr.split('\n').filter((line) => /trial 1\/1( …|: done)/.test(line));
+  const steps = stderr.split('\n').filter((line) => /trial 1\/1( …|: reproduced in )/.test(line));
   t.true(
     steps.slice(0, 2).every((line) => line.endsWith('…')),
     stderr,
