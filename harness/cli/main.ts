@@ -82,6 +82,8 @@ const parser = cli
   .demandCommand(1, 'which command?')
   .strict()
   .recommendCommands()
+  .alias('h', 'help')
+  .completion('completion', 'completions for bash and zsh: source <(loopanic completion)')
   .wrap(process.stdout.isTTY ? Math.min(120, process.stdout.columns) : 120)
   .check((args) => {
     // yargs takes an option without its value for one that was not given, or gives it its default.

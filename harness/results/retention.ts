@@ -1,9 +1,7 @@
 import { readdir, readFile, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { isLocked } from './lock.js';
-
-/** A run's folder, as RunFolder names it; nothing else is ever removed. */
-const RUN_ID = /^\d{8}T\d{6}Z-[0-9a-f]{6}$/;
+import { RUN_ID } from './run-id.js';
 
 /**
  * Removes the oldest finished runs of a matrix below `results`, so that `keep` of them stay, the one called `current` always. Runs of

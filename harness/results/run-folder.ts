@@ -7,6 +7,7 @@ import { exists, writeFileAtomic, writeJson } from '../base/files.js';
 import { outcomeSchema } from '../outcome/outcome-schema.js';
 import { contradictionIn, outcomeDifference } from './check-run.js';
 import { lockRun } from './lock.js';
+import { RUN_ID } from './run-id.js';
 import { type RunDocument, runSchema } from './run-schema.js';
 import { trialPath } from './trial-path.js';
 
@@ -58,15 +59,24 @@ export class RunFolder {
     return new RunFolder(id, path);
   }
 
-  /** The folder of an earlier run, by its id below `results` or by its path. Throws UsageError if there is none. */
+  /**
+   * The folder of an earlier run, by its id below `results`, by the end of that (`7b54fd`), by its path, or `latest`. Throws UsageError if
+   * there is none, or more than one.
+   */
   static async open(results: string, run: string): Promise<RunFolder> {
     // Its run.json means it too.
     const folder = basename(run) === 'run.json' ? dirname(run) : run;
     for (const path of [resolve(results, folder), resolve(folder)])
       if (await exists(join(path, 'run.json'))) return new RunFolder(basename(path), path);
+    const ids = (await readdir(resolve(results)).catch(() => [])).filter((name) => RUN_ID.test(name)).sort();
+    const found = run === 'latest' ? ids.slice(-1) : ids.filter((id) => id.endsWith(`-${run}`));
+    const [only] = found;
+    if (only !== undefined && found.length === 1) return new RunFolder(only, join(resolve(results), only));
     throw new UsageError(
       'no-such-run',
-      `${run}: there is no run.json in it, nor a run of this name in ${results}`,
+      found.length > 1
+        ? `${run}: is the end of ${found.join(' and ')}: give one of them`
+        : `${run}: there is no run.json in it, nor a run of this name in ${results}`,
     );
   }
 

@@ -258,3 +258,12 @@ test('a value that is the default, and a switch that is turned both ways, are gi
   ] as [string[], RegExp][])
     await refused(t, words, line);
 });
+
+test('completions for a shell, and -h', async (t) => {
+  const { code, stdout } = await loopanic(['completion']);
+  t.is(code, 0);
+  t.regex(stdout, /complete .*-F _loopanic_yargs_completions loopanic/);
+  const help = await loopanic(['-h']);
+  t.is(help.code, 0);
+  t.regex(help.stdout, /^loopanic COMMAND/);
+});

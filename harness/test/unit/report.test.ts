@@ -103,6 +103,15 @@ test('report and compare, through the CLI', async (t) => {
     /^verdict +debian-6\.1\+compound-head\+xfs-loopback +clean -> panics: 1 of 3 trials panicked/m,
   );
   t.is((await loopanic(['compare', one.run, one.run, '--results', results])).code, 0);
+  // By the end of its id, or as the newest.
+  for (const [word, id] of [
+    ['abc123', one.run],
+    ['def456', two.run],
+    ['latest', two.run],
+  ] as const) {
+    const named = await loopanic(['report', word, '--results', results, '--json']);
+    t.is((JSON.parse(named.stdout) as { run: string }).run, id, word);
+  }
   const missing = await loopanic(['report', 'nope', '--results', results]);
   t.is(missing.code, 2);
   t.regex(missing.stderr, /^loopanic: nope: there is no run\.json in it/);
