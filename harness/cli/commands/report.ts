@@ -10,7 +10,11 @@ export function reportCommand(y: Cli): Cli {
     'a run as an HTML page, JUnit, TAP, Markdown or JSON',
     (y) =>
       y
-        .positional('run', { type: 'string', demandOption: true, describe: 'its id, the end of it, its folder, or latest' })
+        .positional('run', {
+          type: 'string',
+          demandOption: true,
+          describe: 'its id, the end of it, its folder, or latest',
+        })
         .option('format', { choices: REPORT_FORMATS, default: 'html' as const })
         .option('output', {
           type: 'string',
