@@ -3,6 +3,7 @@ import { join, resolve } from 'node:path';
 import { InfraError } from '../base/errors.js';
 import { scratchDir } from '../base/files.js';
 import { host } from '../host/command.js';
+import { confinement } from '../host/confine.js';
 import { needProgram } from '../host/tools.js';
 
 /** Time for one answer. Start-up reads all of vmlinux's symbols: 8 s here, several times that on a loaded host. */
@@ -133,7 +134,7 @@ function spawn(
   signal: AbortSignal,
 ) {
   // -s: no banner. Neither a user's .crashrc nor one in this folder may change what the answers look like.
-  return host(setpriv, ['--pdeathsig', 'KILL', '--', crash, '-s', '--no_scroll', vmlinux, vmcore], {
+  return host(setpriv, [...confinement(), '--', crash, '-s', '--no_scroll', vmlinux, vmcore], {
     stdin: 'pipe',
     buffer: false,
     reject: false,

@@ -166,7 +166,17 @@ async function watch(
       const onStatus = (text: string): void => callbacks.onStatus?.(text);
       const consoleQuietSeconds = (): number => watchdog.consoleQuietSeconds();
       await takeDump(
-        { vm, dir, markers, kdumpLoaded, silenceSeconds, consoleQuietSeconds, onStatus, signal },
+        {
+          vm,
+          dir,
+          markers,
+          memoryMiB: scenario.vm.memoryMiB,
+          kdumpLoaded,
+          silenceSeconds,
+          consoleQuietSeconds,
+          onStatus,
+          signal,
+        },
         plan.dump,
       );
       timings.dumped = since();

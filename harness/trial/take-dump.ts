@@ -10,6 +10,7 @@ import { host } from '../host/command.js';
 import { findProgram } from '../host/tools.js';
 import type { DumpRecord, DumpRung } from '../outcome/dump-schema.js';
 import type { RunningVm } from '../vm/vm.js';
+import { checkFlattened } from './flattened.js';
 import type { DumpMethod } from './plan.js';
 
 /** A crashed guest whose memory is wanted. */
@@ -18,6 +19,8 @@ export interface CrashedGuest {
   /** The trial's folder: vmcore, vmcore-dmesg.txt and dump.json are left there. */
   dir: string;
   markers: GuestMarkers;
+  /** Of the guest: no dump of it is much larger. */
+  memoryMiB: number;
   /** The crash kernel was loaded before the crash. */
   kdumpLoaded: boolean;
   /** Seconds without headway of the crash kernel after which it has failed. */
@@ -92,6 +95,9 @@ async function describe(vmcore: string): Promise<TakenDump> {
   return { bytes, sha256: await sha256(vmcore), readable };
 }
 
+/** Memory, with room for headers and notes. */
+const mostBytes = ({ memoryMiB }: CrashedGuest): number => (1.25 * memoryMiB + 64) * MIB;
+
 /** Waits while the crash kernel makes headway: output on the console, or a growing dump. */
 async function waitForKdump(guest: CrashedGuest): Promise<string> {
   const { markers } = guest;
@@ -117,6 +123,11 @@ async function waitForKdump(guest: CrashedGuest): Promise<string> {
         `the crash kernel gave up: ${markers.capture.slice('failed '.length)}`,
       );
     const now = await size(vmcore);
+    if (now > mostBytes(guest))
+      throw new InfraError(
+        'kdump-failed',
+        `the crash kernel wrote more than the guest's memory: ${now} bytes`,
+      );
     if (now > bytes || markers.capture !== state) lastProgress = performance.now();
     [bytes, state] = [now, markers.capture];
     // While it boots, its messages are headway, for a while; once it is up only the dump is.
@@ -134,12 +145,13 @@ async function waitForKdump(guest: CrashedGuest): Promise<string> {
     );
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
   }
-  await unflatten(vmcore, join(guest.dir, 'vmcore'));
+  await unflatten(vmcore, join(guest.dir, 'vmcore'), mostBytes(guest));
   return 'the crash kernel wrote the dump';
 }
 
 /** The crash kernel and QEMU write makedumpfile's flattened format. crash reads it too, but plain is what people and tools expect. */
-async function unflatten(flat: string, vmcore: string): Promise<void> {
+async function unflatten(flat: string, vmcore: string, most: number): Promise<void> {
+  await checkFlattened(flat, most);
   const makedumpfile = await findProgram('makedumpfile');
   if (!makedumpfile) {
     await rename(flat, vmcore);
@@ -185,7 +197,7 @@ async function dumpByQemu(guest: CrashedGuest): Promise<string> {
     guest.onStatus(`QEMU dumps: ${Math.round((100 * completed) / Math.max(state.total, 1))} %`);
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
   }
-  await unflatten(flat, join(guest.dir, 'vmcore'));
+  await unflatten(flat, join(guest.dir, 'vmcore'), mostBytes(guest));
   return 'QEMU wrote the dump';
 }
 

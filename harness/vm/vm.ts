@@ -2,6 +2,7 @@ import { open } from 'node:fs/promises';
 import type { Duplex } from 'node:stream';
 import { firstLine, InfraError, interruptible } from '../base/errors.js';
 import { host } from '../host/command.js';
+import { confinement } from '../host/confine.js';
 import { needProgram } from '../host/tools.js';
 import { FD, qemuArgs, type VmSpec } from './qemu-args.js';
 import { Qmp } from './qmp.js';
@@ -57,7 +58,7 @@ export class RunningVm implements AsyncDisposable {
 
 /**
  * Starts QEMU. It is started through `setpriv --pdeathsig KILL`, so the kernel ends it when this process ends, even by SIGKILL; and with nothing
- * that a guest which breaks out of it could use beside its user's files: no capabilities, no new privileges, and QEMU's own system call filter.
+ * that a guest which breaks out of it could use beside its user's files: no new privileges, and QEMU's own system call filter.
  * `initramfs` is a file descriptor of this process: the archive has no name on disk, so nothing can be left behind.
  */
 export async function startVm(
@@ -75,9 +76,6 @@ export async function startVm(
   // execa takes any descriptor; its types list 3 to 9 only.
   const [log, archive] = [qemuLog.fd as 3, initramfs as 3];
   const child = host(setpriv, [...confinement(), '--', qemu, ...args], {
-    // What else is in this process's environment is none of a guest's business.
-    env: { PATH: process.env.PATH, TMPDIR: process.env.TMPDIR, LC_ALL: 'C' },
-    extendEnv: false,
     stdio: ['ignore', log, log, 'pipe', archive],
     buffer: false,
     reject: false,
@@ -114,12 +112,6 @@ export async function startVm(
     throw new InfraError('qemu-failed', `QEMU did not start: ${words || firstLine(error)}`, error);
   }
   return vm;
-}
-
-/** How setpriv starts QEMU. To give capabilities up takes one of them, which only root has; others have none. */
-function confinement(): string[] {
-  const none = process.geteuid?.() === 0 ? ['--bounding-set', '-all', '--inh-caps', '-all'] : [];
-  return ['--pdeathsig', 'KILL', '--no-new-privs', ...none];
 }
 
 async function lastWords(path: string): Promise<string> {
