@@ -172,3 +172,9 @@ export function gateText({ statistics }: Pick<RunCell, 'statistics'>): string {
     ? `${number(gate.leaked)} leaked`
     : `${number(gate.leaked)} of ${number(Math.max(gate.slabSegments, gate.leaked))} leaked`;
 }
+
+/** How well a clean cell is proven, in a word or two; empty for others. */
+export function proofText({ verdict, provenBy }: Pick<RunCell, 'verdict' | 'provenBy'>): string {
+  if (verdict !== 'clean' || provenBy === null) return '';
+  return { reading: 'gate read', statistics: 'by odds', survival: 'it survived', panic: '' }[provenBy];
+}

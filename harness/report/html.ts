@@ -9,6 +9,7 @@ import {
   missText,
   moduleText,
   needsLook,
+  proofText,
   rateText,
   repeatCommand,
   signOf,
@@ -62,7 +63,7 @@ ${look.length > 0 ? `<nav aria-label="What needs a look"><h2>Needs a look</h2><u
 </header>
 <main>
 <section id="matrix"><h2>Matrix</h2>
-<p class="legend"><span>✖ panics</span> <span>◐ exposed: the gate leaked, and nothing panicked</span> <span>✔ clean</span> <span>? inconclusive (hatched)</span> <span>∅ void: its positive control did not show the bug (hatched)</span> <span>‼ not as expected (thick frame)</span> <span>⚠ with a warning</span> <span>k/n: panics of the boots that tell; the darker, the more</span></p>
+<p class="legend"><span>✖ panics</span> <span>◐ exposed: the gate leaked, and nothing panicked</span> <span>✔ clean: gate read (nothing went through it), by odds (of enough boots), or no more than that it survived</span> <span>? inconclusive (hatched)</span> <span>∅ void: its positive control did not show the bug (hatched)</span> <span>‼ not as expected (thick frame)</span> <span>⚠ with a warning</span> <span>k/n: panics of the boots that tell; the darker, the more</span></p>
 ${kernels.map((kernel) => heatMap(run, kernel)).join('\n')}
 ${run.skipped.length > 0 ? `<h3>Skipped: nothing follows for these</h3><ul>${run.skipped.map(({ kernel, why }) => `<li>${h(kernel)}: ${h(why)}</li>`).join('')}</ul>` : ''}
 </section>
@@ -105,7 +106,7 @@ function heatMap(run: RunDocument, kernel: string): string {
         statistics && statistics.counted > 0 ? `${statistics.panicked}/${statistics.counted}` : '';
       const heat = share === undefined || verdict === 'void' ? 'na' : `h${Math.ceil(share * 4)}`;
       const odd = standing(cell, run) === 'contradicted' ? ' contradicted' : '';
-      return `<td class="${verdict ?? 'pending'} ${heat}${odd}"><a href="#${anchor(cell)}"><span class="sign" aria-hidden="true">${signOf(cell, run)}</span> ${verdict ?? 'not judged'}<br><small>${numbers}${odd ? ` ${h(expectedInstead(cell))}` : ''}${cell.warnings.length > 0 ? ' ⚠' : ''}</small></a></td>`;
+      return `<td class="${verdict ?? 'pending'} ${heat}${odd}"><a href="#${anchor(cell)}"><span class="sign" aria-hidden="true">${signOf(cell, run)}</span> ${verdict ?? 'not judged'}<br><small>${numbers}${proofText(cell) && ` ${proofText(cell)}`}${odd ? ` ${h(expectedInstead(cell))}` : ''}${cell.warnings.length > 0 ? ' ⚠' : ''}</small></a></td>`;
     });
     return `<tr><th scope="row">${h(module)}</th>${row.join('')}</tr>`;
   });

@@ -62,6 +62,8 @@ test('Markdown: a table whose cells stay in their columns, and what needs a look
   const rows = text.split('\n').filter((line) => line.startsWith('| '));
   for (const row of rows) t.is(row.replaceAll('\\|', '').split('|').length, 11, row);
   t.regex(text, /^\| ‼ .*pageslab.*\*\*CONTRADICTED\*\*/m);
+  // How well a clean cell is proven.
+  t.regex(text, /\| clean, by odds \|/);
   t.regex(text, /a\\\|b \\<script\\>/);
   t.regex(
     text,
