@@ -45,7 +45,10 @@ export async function headerPackages({ suite = '', version, release }: Kernel): 
   return [headers, ...wanted.filter((name) => /^linux-(headers-.*-common|kbuild-)/.test(name))];
 }
 
-/** Downloads packages of exactly one version. Throws InfraError if the suite has moved on. */
+/**
+ * Downloads packages of exactly one version; of the build tools, which a suite has in one version for all its kernels, at least that one, as
+ * the headers ask for it. Throws InfraError if the suite has moved on.
+ */
 export async function debianPackages(
   { id, suite, version, names }: { id: string; suite: string; version: string; names: readonly string[] },
   dir: string,
@@ -57,7 +60,8 @@ export async function debianPackages(
   for (const name of names) {
     update(`downloading ${name} ${version}`);
     files.push(
-      await apt.download({ name, version }, dir).catch((error: unknown) => {
+      await apt.download({ name, version }, dir).catch(async (error: unknown) => {
+        if (name.startsWith('linux-kbuild-')) return apt.download(await apt.newest(name), dir);
         throw new InfraError(
           'version-gone',
           `${suite} no longer has ${name} ${version}: run 'loopanic kernel fetch ${id}' for the current kernel`,
