@@ -148,7 +148,10 @@ export function judgeCell(trials: readonly JudgedTrial[], goal: CellGoal): CellJ
       `its positive control ${control.counted > 0 ? 'did not panic' : 'told nothing'}, so nothing follows`,
     );
   const lacks = goal.byReading
-    ? readingLacks(gate, survived, control?.gate ?? null)
+    ? readingLacks(
+        trials.filter(({ outcome }) => outcome === 'survived'),
+        control?.gate ?? null,
+      )
     : 'statistics were asked for';
   const needed = goal.control === null || lacks === null ? 0 : survivorsFor(goal.control, goal.confidence);
   if (odd > 0 || survived < goal.trials) {

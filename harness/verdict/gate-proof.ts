@@ -81,16 +81,14 @@ export function controlLacks(control: GateSum | null): string | null {
 }
 
 /**
- * What a cell's reading lacks to show that its gate is closed, beside its control's; null if it is proof. Slab pages of every kind must have
- * been sent: the control showed that they are, or there were so many that some were.
+ * What the readings of a cell's survivors lack to show that its gate is closed, beside its control's; null if they are proof. One must be
+ * whole, and none may have seen a leak. Slab pages of every kind must have been sent: the control showed that they are, or there were so
+ * many that some were.
  */
-export function readingLacks(
-  reading: GateSum | null,
-  survivors: number,
-  control: GateSum | null,
-): string | null {
-  if (reading === null || reading.boots < survivors) return 'a boot that survived has no whole reading';
-  if (reading.leaked > 0) return 'its gate leaked';
+export function readingLacks(survivors: readonly Read[], control: GateSum | null): string | null {
+  const reading = sumReadings(survivors);
+  if (reading === null) return 'a boot that survived has no whole reading';
+  if (survivors.some(({ gate }) => (gate?.leaked ?? 0) > 0)) return 'its gate leaked';
   const lacking = controlLacks(control);
   if (control === null || lacking !== null) return lacking;
   const { slabSegments, pagesPerSlab, marks, copy } = reading;

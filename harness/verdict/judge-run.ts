@@ -108,7 +108,7 @@ export function survivorsWanted<Cell extends CellRecord>(
   const control = controlOf(run, cell);
   if (!control || control.trials.length === 0) return null;
   const { statistics, differs } = resultOf(run, control, cell);
-  if (run.request.byReading && (differs.length > 0 || controlLacks(statistics.gate) === null)) {
+  if (run.request.byReading && controlLacks(statistics.gate) === null) {
     // One boot is proof, if it has a reading; a few more are made for those that have none, though there could be one.
     const unread = cell.trials.filter(
       ({ outcome, gate }) => outcome === 'survived' && (gate === null ? differs.length === 0 : gate.lost > 0),

@@ -283,6 +283,28 @@ test('every kind of page must have been sent: by number, or because the control 
   );
 });
 
+test('only what survived is proof: a whole reading of a boot that failed does not stand in for it', (t) => {
+  const failed = boot('infra-error', shut);
+  const lossy = boot('survived', { ...shut, lost: 1 });
+  t.is(beside([failed, lossy], panicked).verdict, 'inconclusive');
+  // One more boot is what a reading that lost something takes, unless what it saw was a leak.
+  t.like(beside([lossy, boot('survived', shut)], panicked), { verdict: 'clean', provenBy: 'reading' });
+  const leaky = boot('survived', { ...shut, lost: 1, leaked: 1 });
+  t.is(beside([leaky, boot('survived', shut)], panicked).verdict, 'inconclusive');
+});
+
+test('a negative control takes as many survivors as before where no gate can be read', (t) => {
+  const made = run(
+    Array.from({ length: 5 }, () => boot('reproduced', null)),
+    [],
+  );
+  const other = made.cells[1] as (typeof made.cells)[number];
+  other.image = { key: 'another' };
+  t.is(survivorsWanted(made, other), 3);
+  made.cells[0] = cell('unpatched', [boot('reproduced', open)], true);
+  t.is(survivorsWanted(made, other), 1);
+});
+
 test('a probe that learned other marks than the control proves nothing', (t) => {
   t.regex(
     beside([boot('survived', { ...shut, marks: 'n' })], panicked).reason,
