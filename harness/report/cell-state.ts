@@ -1,6 +1,7 @@
 import { codeText } from '../module/identity.js';
 import type { RunCell, RunDocument, RunTrial } from '../results/run-schema.js';
 import { isRefuted, isRetryable, percent } from '../verdict/cell-verdict.js';
+import { count } from '../verdict/gate-proof.js';
 import { isDecided } from '../verdict/verdict.js';
 
 /** A cell's name, for people and for globs. */
@@ -167,10 +168,9 @@ export function repeatCommand({ repeat }: Pick<RunCell, 'repeat'>, trial: RunTri
 export function gateText({ statistics }: Pick<RunCell, 'statistics'>): string {
   const gate = statistics?.gate;
   if (!gate) return '–';
-  const number = (value: number): string => value.toLocaleString('en-US');
   return gate.cutShort
-    ? `${number(gate.leaked)} leaked`
-    : `${number(gate.leaked)} of ${number(Math.max(gate.slabSegments, gate.leaked))} leaked`;
+    ? `${count(gate.leaked)} leaked`
+    : `${count(gate.leaked)} of ${count(Math.max(gate.slabSegments, gate.leaked))} leaked`;
 }
 
 /** How well a clean cell is proven, in a word or two; empty for others. */

@@ -147,12 +147,8 @@ export function judgeCell(trials: readonly JudgedTrial[], goal: CellGoal): CellJ
       'void',
       `its positive control ${control.counted > 0 ? 'did not panic' : 'told nothing'}, so nothing follows`,
     );
-  const lacks = goal.byReading
-    ? readingLacks(
-        trials.filter(({ outcome }) => outcome === 'survived'),
-        control?.gate ?? null,
-      )
-    : 'statistics were asked for';
+  const survivors = trials.filter(({ outcome }) => outcome === 'survived');
+  const lacks = goal.byReading ? readingLacks(survivors, control?.gate ?? null) : 'statistics were asked for';
   const needed = goal.control === null || lacks === null ? 0 : survivorsFor(goal.control, goal.confidence);
   if (odd > 0 || survived < goal.trials) {
     const failed =
@@ -203,10 +199,11 @@ export function judgeCell(trials: readonly JudgedTrial[], goal: CellGoal): CellJ
       warnings,
       'survival',
     );
-  if (lacks === null && gate && control?.gate)
+  const proof = sumReadings(survivors);
+  if (lacks === null && proof && control?.gate)
     return judge(
       'clean',
-      `${readingText(gate)}, and ${survived === 1 ? 'it' : `${survived} boots`} survived, where its positive control let ${leakText(control.gate)} through${kind ? `: ${kind}` : ''}`,
+      `${readingText(proof)}, and ${survived === 1 ? 'it' : `${survived} boots`} survived, where its positive control let ${leakText(control.gate)} through${kind ? `: ${kind}` : ''}`,
       warnings,
       'reading',
     );

@@ -168,8 +168,8 @@ export function leakText(sum: GateSum): string {
 const kindsText = ({ leakedHead, leakedTail }: GateSum): string =>
   `${count(leakedHead)} in head pages, ${count(leakedTail)} in tail pages`;
 
-/** With thousands apart, as people read them. */
-const count = (number: number): string => number.toLocaleString('en-US');
+/** A number with thousands apart, as people read it: `1,537`. */
+export const count = (number: number): string => number.toLocaleString('en-US');
 
 /**
  * Which link of the chain was missing where the gate leaked and nothing panicked, by what was read back from the guest of a trial; luck, if

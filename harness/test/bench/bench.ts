@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { rmSync } from 'node:fs';
-import { mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, readFile, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { execa } from 'execa';
@@ -56,6 +56,7 @@ async function inTurns(
 
 const scratch = await mkdtemp(join(tmpdir(), 'loopanic-bench-'));
 const results = join(scratch, 'results');
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => process.exit(130));
 process.on('exit', () => {
   // Whatever ended it; nothing that takes its time is done here any more.
   rmSync(scratch, { recursive: true, force: true });
@@ -271,19 +272,15 @@ if (unknown !== undefined) {
   process.exit(2);
 }
 const figures: Figure[] = [];
-try {
-  for (const [name, bench] of Object.entries(BENCHES)) {
-    if (asked.length > 0 && !asked.includes(name)) continue;
-    for (const figure of await bench()) {
-      figures.push(figure);
-      const { value, beside, ratio, goal, met } = figure;
-      process.stderr.write(
-        `${figure.name}: ${value.toFixed(2)} / ${beside.toFixed(2)} = ${ratio.toFixed(2)} (goal: ${goal}${met ? '' : ': MISSED'})\n`,
-      );
-    }
+for (const [name, bench] of Object.entries(BENCHES)) {
+  if (asked.length > 0 && !asked.includes(name)) continue;
+  for (const figure of await bench()) {
+    figures.push(figure);
+    const { value, beside, ratio, goal, met } = figure;
+    process.stderr.write(
+      `${figure.name}: ${value.toFixed(2)} / ${beside.toFixed(2)} = ${ratio.toFixed(2)} (goal: ${goal}${met ? '' : ': MISSED'})\n`,
+    );
   }
-} finally {
-  await rm(scratch, { recursive: true, force: true });
 }
 process.stdout.write(
   `${JSON.stringify({ rounds: ROUNDS, node: process.versions.node, figures }, null, 2)}\n`,
