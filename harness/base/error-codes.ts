@@ -16,6 +16,7 @@ export type ErrorCode =
   | 'bad-signature'
   | 'bad-usage'
   | 'bad-yaml'
+  | 'big-log'
   | 'big-source'
   | 'command-failed'
   | 'crash-ended'

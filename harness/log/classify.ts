@@ -42,6 +42,8 @@ export interface LogVerdict {
   evidence: LogEvidence[];
   /** Kernel warnings and I/O errors. */
   warnings: LogEvidence[];
+  /** How many more there are of them than are listed. */
+  leftOut: { warnings: number; crashes: number };
 }
 
 const BANNER = /Linux version (\d+\.\d+\S*)/;
@@ -53,6 +55,10 @@ const SHUTDOWN_BEGINS =
 const SHUTDOWN_ENDS = /loopanic:[0-9a-f]+:\d*:? unmounted$|XFS \(\w+\): Unmounting Filesystem/;
 const WANTED =
   /XFS \(\w+\): (?:User initiated shutdown|.{0,60}xfs_fs_goingdown|xfs_do_force_shutdown\(0x[12]\)|Please u(?:n)?mount the filesystem and rectify)|XFS \(\w+\): .{0,120}error -?5\b/i;
+
+/** More warnings and crashes of a log than this are counted only. */
+const MOST_WARNINGS = 10_000;
+const MOST_CRASHES = 1000;
 
 /**
  * Reads a kernel log (serial console, dmesg, vmcore-dmesg) and says what it shows: one of what is sought, by default any bug of the
@@ -68,60 +74,105 @@ export function classifyLines(
   soughts: readonly Sought[] = allSought(),
   which: 'first' | 'any' = 'first',
 ): LogVerdict {
-  const reader = new CrashReader();
-  const warnings = new Map<number, LogEvidence>();
-  let kernel: string | null = null;
-  let shutDown = false;
-  for (const line of lines) {
-    reader.push(line);
-    kernel ??= BANNER.exec(line.text)?.[1] ?? null;
-    if (SHUTDOWN_BEGINS.test(line.text)) shutDown = true;
-    const wanted = shutDown && WANTED.test(line.text);
-    if (SHUTDOWN_ENDS.test(line.text)) shutDown = false;
-    if (!wanted && isComplaint(line.text, line.level))
-      warnings.set(line.number, { line: line.number, text: line.text.trim() });
+  const classifier = new LogClassifier(soughts, which);
+  for (const line of lines) classifier.push(line);
+  return classifier.verdict();
+}
+
+/** Reads a log line by line, in memory that does not grow with it. */
+export class LogClassifier {
+  readonly #soughts: readonly Sought[];
+  /** In a log from anywhere, which may hold several boots, the sought crash decides. In a trial's it is the first: what follows is its consequence. */
+  readonly #which: 'first' | 'any';
+  readonly #reader = new CrashReader();
+  readonly #warnings = new Map<number, LogEvidence>();
+  readonly #crashes: LogCrash[] = [];
+  readonly #leftOut = { warnings: 0, crashes: 0 };
+  /** How many warnings were left out when a report began. */
+  readonly #leftOutBefore = new WeakMap<CrashReport, number>();
+  #deciding: { report: CrashReport; isSought: boolean } | undefined;
+  #kernel: string | null = null;
+  #shutDown = false;
+
+  constructor(soughts: readonly Sought[] = allSought(), which: 'first' | 'any' = 'any') {
+    this.#soughts = soughts;
+    this.#which = which;
   }
-  for (const report of reader.reports)
-    if (report.kind === 'warning') warnings.set(report.line, { line: report.line, text: report.title });
-  // In a log from anywhere, which may hold several boots, the sought one decides. In a trial's it is the first: what follows is its consequence.
-  const crashes = reader.reports.filter((report) => report.kind !== 'warning');
-  const isSought = (report: CrashReport): boolean =>
-    judge(report, signatureOf(report), soughts).outcome === 'reproduced';
-  const crash = (which === 'any' ? crashes.find(isSought) : undefined) ?? crashes[0];
-  const all = crashes.map((report): LogCrash => {
-    const { outcome, bug, corrupted } = judge(report, signatureOf(report), soughts);
-    const { line, lastLine, title } = report;
-    return {
-      ...{ line, lastLine, title, bug, corrupted },
-      outcome: outcome === 'reproduced' ? outcome : 'other-crash',
+
+  push(line: LogLine): void {
+    const { text, number, level } = line;
+    this.#reader.push(line);
+    const report = this.#reader.reports.at(-1);
+    if (report && !this.#leftOutBefore.has(report)) this.#leftOutBefore.set(report, this.#leftOut.warnings);
+    if (this.#reader.reports.length > MOST_CRASHES) this.#settle(this.#reader.takeClosed());
+    this.#kernel ??= BANNER.exec(text)?.[1] ?? null;
+    if (SHUTDOWN_BEGINS.test(text)) this.#shutDown = true;
+    const wanted = this.#shutDown && WANTED.test(text);
+    if (SHUTDOWN_ENDS.test(text)) this.#shutDown = false;
+    if (!wanted && isComplaint(text, level)) this.#warn({ line: number, text: text.trim() });
+  }
+
+  /** What the log shows. The log is at its end then. */
+  verdict(): LogVerdict {
+    this.#settle(this.#reader.reports);
+    const crash = this.#deciding?.report;
+    // What comes after a crash, a crash kernel's boot included, is its consequence.
+    const warnings = [...this.#warnings.values()]
+      .filter((entry) => !crash || entry.line < crash.line)
+      .sort((a, b) => a.line - b.line);
+    const leftOut = {
+      warnings: (crash && this.#leftOutBefore.get(crash)) ?? this.#leftOut.warnings,
+      crashes: this.#leftOut.crashes,
     };
-  });
-  // What comes after a crash, a crash kernel's boot included, is its consequence.
-  const found = [...warnings.values()]
-    .filter((entry) => !crash || entry.line < crash.line)
-    .sort((a, b) => a.line - b.line);
-  if (!crash)
+    const seen = { crashes: this.#crashes, warnings, leftOut };
+    if (!crash)
+      return {
+        outcome: 'no-crash',
+        reason: 'no crash report in the log',
+        signature: null,
+        bug: null,
+        corrupted: false,
+        kernel: this.#kernel,
+        evidence: [],
+        ...seen,
+      };
+    const signature = signatureOf(crash);
     return {
-      outcome: 'no-crash',
-      reason: 'no crash report in the log',
-      signature: null,
-      bug: null,
-      corrupted: false,
-      kernel,
-      crashes: all,
-      evidence: [],
-      warnings: found,
+      ...judge(crash, signature, this.#soughts),
+      signature,
+      kernel: crash.release ?? this.#kernel,
+      evidence: evidenceOf(crash, this.#soughts),
+      ...seen,
     };
-  const signature = signatureOf(crash);
-  const judged = judge(crash, signature, soughts);
-  return {
-    ...judged,
-    signature,
-    kernel: crash.release ?? kernel,
-    crashes: all,
-    evidence: evidenceOf(crash, lines, soughts),
-    warnings: found,
-  };
+  }
+
+  #warn(warning: LogEvidence): void {
+    if (this.#warnings.size < MOST_WARNINGS || this.#warnings.has(warning.line))
+      this.#warnings.set(warning.line, warning);
+    else this.#leftOut.warnings++;
+  }
+
+  #settle(reports: readonly CrashReport[]): void {
+    for (const report of reports) {
+      const { line, lastLine, title } = report;
+      if (report.kind === 'warning') {
+        // It was one by its text already.
+        if (this.#warnings.has(line) || this.#warnings.size < MOST_WARNINGS)
+          this.#warn({ line, text: title });
+        continue;
+      }
+      const { outcome, bug, corrupted } = judge(report, signatureOf(report), this.#soughts);
+      const isSought = outcome === 'reproduced';
+      if (!this.#deciding || (this.#which === 'any' && isSought && !this.#deciding.isSought))
+        this.#deciding = { report, isSought };
+      if (this.#crashes.length >= MOST_CRASHES) this.#leftOut.crashes++;
+      else
+        this.#crashes.push({
+          ...{ line, lastLine, title, bug, corrupted },
+          outcome: isSought ? 'reproduced' : 'other-crash',
+        });
+    }
+  }
 }
 
 function judge(
@@ -130,6 +181,9 @@ function judge(
   soughts: readonly Sought[],
 ): Pick<LogVerdict, 'outcome' | 'reason' | 'bug' | 'corrupted'> {
   const other = { outcome: 'other-crash', bug: null } as const;
+  // Its own line stands before this one, always.
+  if (crash.kind === 'bug' && crash.bug?.file.endsWith('mm/usercopy.c'))
+    return { ...other, reason: 'the crash report is damaged: its usercopy line is missing', corrupted: true };
   if (crash.kind !== 'usercopy')
     return {
       ...other,
@@ -165,24 +219,14 @@ function damageOf(
   return null;
 }
 
-function evidenceOf(
-  crash: CrashReport,
-  lines: readonly LogLine[],
-  soughts: readonly Sought[],
-): LogEvidence[] {
-  const wanted = new Set([crash.line, crash.lastLine]);
-  for (const line of lines)
-    if (
-      line.number >= crash.line &&
-      line.number <= crash.lastLine &&
-      (/kernel BUG at|Comm: |^Workqueue: /.test(line.text) ||
-        soughts.some(({ bug }) => line.text.includes(bug.readIn)))
+function evidenceOf({ lines }: CrashReport, soughts: readonly Sought[]): LogEvidence[] {
+  return lines
+    .filter(
+      ({ text }, index) =>
+        index === 0 ||
+        index === lines.length - 1 ||
+        /kernel BUG at|Comm: |^Workqueue: /.test(text) ||
+        soughts.some(({ bug }) => text.includes(bug.readIn)),
     )
-      wanted.add(line.number);
-  return [...wanted]
-    .sort((a, b) => a - b)
-    .map((number) => ({
-      line: number,
-      text: lines.find((line) => line.number === number)?.text.trim() ?? '',
-    }));
+    .map(({ number, text }) => ({ line: number, text: text.trim() }));
 }

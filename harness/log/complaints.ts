@@ -160,8 +160,7 @@ export const COMPLAINTS: readonly Complaint[] = [
   {
     kind: 'lockup',
     source: 'kernel/rcu/tree_stall.h; kernel/rcutree.c (3.10)',
-    pattern:
-      /(?:self-)?detected (?:expedited )?stalls? on CPU|rcu_\w{1,20} kthread (?:starved|timer wakeup)|detected stalls on (?:CPUs|tasks)/,
+    pattern: /detected (?:expedited )?stalls? on|rcu_\w{1,20} kthread (?:starved|timer wakeup)/,
   },
   {
     kind: 'lockup',

@@ -39,7 +39,12 @@ export interface CrashReport {
   stackComplete: boolean;
   /** Another report, or another CPU's lines, began before this one's call trace was complete. */
   interleaved: boolean;
+  /** Its lines, the first `MOST_LINES` of them, and the last. */
+  lines: LogLine[];
 }
+
+/** Of a longer report's lines only the first are kept. */
+const MOST_LINES = 400;
 
 // mm/usercopy.c: report_usercopy() before 4.16, usercopy_abort() since; SLUB and SLAB name the cache in quotes.
 const USERCOPY_OLD =
@@ -52,8 +57,9 @@ const BUG_AT = /kernel BUG at (\S+?):(\d+) ?!/;
 const BUG_CUT = /^kernel BUG at/;
 const WARNING = /^WARNING: (?:CPU: \d+ PID: \d+ )?at /;
 const WARNING_NEW = /^WARNING: .+ at \S+, CPU#\d+/;
+// Of each architecture: arch/x86/kernel/traps.c, arch/arm/mm/fault.c and kernel/traps.c, arch/{arm64,riscv,s390,mips,powerpc}/….
 const OOPS =
-  /^(BUG: unable to handle|BUG: kernel NULL pointer|general protection fault|double fault|divide error|stack segment|Oops[ :]|PANIC: double fault|traps: PANIC|Unable to handle kernel)/;
+  /^(?:BUG: unable to handle|BUG: Unable to handle|BUG: kernel NULL pointer|(?:segment-related )?general protection fault|(?:double fault|divide error|stack segment|int3|alignment check|segment not present|invalid TSS|coprocessor segment overrun): |Oops ?[:[]|PANIC: double fault|traps: PANIC|(?:CPU \d+ )?Unable to handle kernel|Unhandled fault: |Internal error: )/;
 const PANIC = /^Kernel panic - not syncing: (.*)/;
 const HEADER =
   /^(?:WARNING: )?CPU: (\d+) (?:UID: \d+ )?PID: (\d+) Comm: (.{1,15}?) (?:Kdump: loaded )?(Not tainted|Tainted: \S(?:.*?\S)?) +(\d+\.\d+\S*) #/;
@@ -66,12 +72,15 @@ const TRACE_DECODED = /^\s*(\? )?([A-Za-z_][\w.$]*) \([\w./-]+:\d+/;
 /** In the middle of a report whose beginning is lost. */
 const HEADLESS =
   /^RIP: 00\d\d:(?:\[<[0-9a-f]+>\] +\[<[0-9a-f]+>\] +)?(?:usercopy_abort|__check_object_size)\+/;
-/** A program's own line, which may quote a kernel. */
-const QUOTED = /[\w./-]+\[\d+\]: /;
+/** A program's own line, or a record of the audit system: they may quote a kernel. */
+const QUOTED = /[\w./-]+\[\d+\]: |\baudit\(|\btype=[A-Z_0-9]+ msg=/;
 const TRACE_END =
   /^\s*(<\/TASK>|RIP: 00[23]3|Code:|Modules linked in:|---\[ end trace|Kernel panic|RIP {1,2}\[<|DWARF2)/;
 const END =
-  /^---\[ end trace|^Kernel panic - not syncing|^RIP {1,2}\[<[0-9a-f]+>\]|^Rebooting in|^Kernel Offset:|^Linux version /;
+  /^---\[ end trace|^Kernel panic - not syncing|^RIP {1,2}\[<[0-9a-f]+>\]|^Rebooting in|^Kernel Offset:/;
+
+/** A kernel's first line: this one, its crash kernel or, behind it in the same file, the next boot. */
+const BANNER = /^Linux version /;
 
 /** Reads the line that hardened usercopy prints, old wording or new; undefined if it is cut. */
 export function usercopyMessage(text: string): UsercopyMessage | undefined {
@@ -104,6 +113,7 @@ function newReport(kind: CrashKind, line: LogLine): CrashReport {
     stack: [],
     stackComplete: false,
     interleaved: false,
+    lines: [line],
   };
 }
 
@@ -116,6 +126,9 @@ export class CrashReader {
   readonly reports: CrashReport[] = [];
   #open: CrashReport | undefined;
   #inTrace = false;
+  #crash: CrashReport | undefined;
+  /** The kernel that is running now has crashed. */
+  #crashed = false;
 
   /** True once a crash (not a mere warning) was reported and its report has ended. */
   get crashComplete(): boolean {
@@ -129,22 +142,37 @@ export class CrashReader {
 
   /** The first report that is a crash. What follows a crash is its consequence. */
   get crash(): CrashReport | undefined {
-    return this.reports.find((report) => report.kind !== 'warning');
+    return this.#crash;
+  }
+
+  /** Hands out the reports that will not change any more, and forgets them: a log may be longer than memory. */
+  takeClosed(): CrashReport[] {
+    const isClosed = (report: CrashReport): boolean => report !== this.#open;
+    const closed = this.reports.filter(isClosed);
+    this.reports.splice(0, this.reports.length, ...this.reports.filter((report) => !isClosed(report)));
+    return closed;
   }
 
   push(line: LogLine): void {
     const { text } = line;
     this.#start(line);
+    if (BANNER.test(text)) {
+      // A crash kernel's, in the middle of a trace: the trace is cut, not complete.
+      this.#crashed = false;
+      this.#close();
+    }
     const report = this.#open;
     if (!report) return;
     report.lastLine = line.number;
+    if (report.lines.at(-1) !== line) {
+      if (report.lines.length > MOST_LINES) report.lines.pop();
+      report.lines.push(line);
+    }
     if (line.broken) report.interleaved ||= !report.stackComplete;
     this.#header(report, text);
     this.#trace(report, text);
     if (END.test(text) && report.line !== line.number) {
-      // A crash kernel's banner in the middle of a trace means that the trace is cut, not that it is complete.
-      if (!text.startsWith('Linux version'))
-        report.stackComplete ||= this.#inTrace || report.stack.length > 0;
+      report.stackComplete ||= this.#inTrace || report.stack.length > 0;
       this.#close();
     }
   }
@@ -170,13 +198,13 @@ export class CrashReader {
       if (bug) report.bug = { file: bug[1] ?? '', line: Number(bug[2]) };
       return;
     }
-    if (HEADLESS.test(text) && !this.#crashOpen() && !this.crash) {
+    if (HEADLESS.test(text) && !this.#crashOpen() && !this.#crashed) {
       this.#begin('usercopy', line);
       return;
     }
     if (WARNING.test(text) || WARNING_NEW.test(text)) this.#begin('warning', line);
     else if (OOPS.test(text) && !this.#crashOpen()) this.#begin('oops', line);
-    else if (PANIC.test(text) && !this.#crashOpen() && !this.crash) this.#begin('panic', line);
+    else if (PANIC.test(text) && !this.#crashOpen() && !this.#crashed) this.#begin('panic', line);
   }
 
   #crashOpen(): boolean {
@@ -184,11 +212,17 @@ export class CrashReader {
   }
 
   #begin(kind: CrashKind, line: LogLine): CrashReport {
-    const interrupted = this.#open !== undefined && !this.#open.stackComplete;
+    // A report of a single line is not known to have more.
+    const interrupted =
+      this.#open !== undefined && !this.#open.stackComplete && this.#open.lastLine > this.#open.line;
     if (this.#open && interrupted) this.#open.interleaved = true;
     const report = newReport(kind, line);
     report.interleaved = interrupted || line.broken;
     this.reports.push(report);
+    if (kind !== 'warning') {
+      this.#crash ??= report;
+      this.#crashed = true;
+    }
     this.#inTrace = false;
     // A warning that breaks into a crash must not take the crash's remaining lines: the crash stays open, marked.
     if (kind === 'warning' && this.#crashOpen()) return report;

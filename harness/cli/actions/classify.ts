@@ -3,10 +3,11 @@ import { join } from 'node:path';
 import picomatch from 'picomatch';
 import { EXIT, firstLine, UsageError } from '../../base/errors.js';
 import { allBugs } from '../../bug/family.js';
-import { soughtAmong } from '../../bug/sought.js';
-import { classifyLog, type LogVerdict } from '../../log/classify.js';
+import { type Sought, soughtAmong } from '../../bug/sought.js';
+import { LogClassifier, type LogVerdict } from '../../log/classify.js';
+import { FieldLearner, FieldReader } from '../../log/field-log.js';
 import { printResult } from '../context.js';
-import { readLog } from '../read-log.js';
+import { openLog } from '../read-log.js';
 import { STDIN } from '../stdin.js';
 
 export interface ClassifyArgs {
@@ -25,7 +26,7 @@ export async function classify(args: ClassifyArgs): Promise<number> {
   const soughts = soughtAmong(args);
   const files = (await Promise.all(args.logs.map(filesOf))).flat();
   const classified = async (file: string) => {
-    const verdict = classifyLog(await readLog(file), soughts);
+    const verdict = await classifySource(file, soughts);
     return { ...verdict, advice: adviceOn(verdict) };
   };
   const [only] = files;
@@ -54,6 +55,19 @@ export async function classify(args: ClassifyArgs): Promise<number> {
   const codes = rows.map((row) => ('outcome' in row ? EXIT_OF[row.outcome] : EXIT.ok));
   const worst = [EXIT.unexpected, EXIT.noVerdict].find((code) => codes.includes(code));
   return args.exitCode ? (worst ?? EXIT.ok) : EXIT.ok;
+}
+
+/** What a log shows. It is gone through twice: first to learn how its lines are written. */
+async function classifySource(file: string, soughts: readonly Sought[]): Promise<LogVerdict> {
+  await using source = await openLog(file);
+  const learner = new FieldLearner();
+  for await (const lines of source.lines()) for (const { text } of lines) learner.push(text);
+  const reader = new FieldReader(learner.field());
+  const classifier = new LogClassifier(soughts);
+  for await (const lines of source.lines())
+    for (const raw of lines) for (const line of reader.push(raw)) classifier.push(line);
+  for (const line of reader.end()) classifier.push(line);
+  return classifier.verdict();
 }
 
 /** The files that a word on the command line stands for: itself, those in a folder, or what fits a pattern. Throws UsageError if there is none. */
@@ -110,12 +124,16 @@ function describe(verdict: LogVerdict): string[] {
     );
   }
   // What else is in it: people paste whole logs.
+  const { leftOut } = verdict;
   const others = verdict.crashes.filter(({ line }) => line !== verdict.evidence[0]?.line);
   for (const { line, title, bug } of others.slice(0, MOST_OTHERS))
     lines.push(`  also     line ${line}: ${title}${bug === null ? '' : ` (${bug})`}`);
-  if (others.length > MOST_OTHERS) lines.push(`  also     ${others.length - MOST_OTHERS} more crashes`);
+  const more = others.length - MOST_OTHERS + leftOut.crashes;
+  if (more > 0) lines.push(`  also     ${more} more crashes`);
   for (const entry of verdict.evidence) lines.push(`  line ${entry.line}: ${entry.text}`);
   if (verdict.warnings.length > 0)
-    lines.push(`  warnings ${verdict.warnings.length}, first at line ${verdict.warnings[0]?.line}`);
+    lines.push(
+      `  warnings ${verdict.warnings.length + leftOut.warnings}, first at line ${verdict.warnings[0]?.line}`,
+    );
   return lines;
 }

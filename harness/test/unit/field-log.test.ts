@@ -1,5 +1,7 @@
-import { writeFile } from 'node:fs/promises';
+import { createWriteStream } from 'node:fs';
+import { readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { finished } from 'node:stream/promises';
 import { gzipSync } from 'node:zlib';
 import test from 'ava';
 import { execa } from 'execa';
@@ -194,6 +196,48 @@ test('a document that is larger than a pipe arrives whole, however slowly it is 
   ]);
   t.true(stdout.length > 2 ** 18);
   t.is((JSON.parse(stdout) as { warnings: unknown[] }).warnings.length, 4000);
+});
+
+test('a log that is larger than memory is read', async (t) => {
+  const file = join(await tempDir(t), 'large.log');
+  const line = (index: number): string =>
+    `[${index}.000000] WARNING: CPU: 0 PID: 1 at net/core/skbuff.c:${index} skb_x+0x1/0x2\n`;
+  const out = createWriteStream(file);
+  // 64 MB, read with a heap of 32.
+  for (let portion = 0; portion < 40; portion++)
+    out.write(Array.from({ length: 20_000 }, (_, index) => line(portion * 20_000 + index)).join(''));
+  out.end(await goldenLog('el7-957.27.2-usercopy-bug.log'));
+  await finished(out);
+  const env = { NODE_OPTIONS: '--max-old-space-size=32' };
+  const { code, stdout, stderr } = await loopanic(['classify', file, '--json'], { env });
+  t.is(code, 0, stderr.slice(0, 500));
+  const found = JSON.parse(stdout) as { outcome: string; warnings: unknown[]; leftOut: { warnings: number } };
+  t.is(found.outcome, 'reproduced');
+  t.is(found.warnings.length + found.leftOut.warnings, 800_000);
+});
+
+test('what is no file, or never ends, is refused at once', async (t) => {
+  const dir = await tempDir(t);
+  const fifo = join(dir, 'fifo');
+  await execa('mkfifo', [fifo]);
+  for (const [path, why] of [
+    [fifo, /is a FIFO, not a file/],
+    ['/dev/zero', /is a device, not a file/],
+  ] as const) {
+    const { code, stderr } = await loopanic(['classify', path], { timeoutSeconds: 20 });
+    t.is(code, 2, path);
+    t.regex(stderr, why);
+  }
+  const main = join(packageRoot, 'dist/cli/main.js');
+  const endless = async (command: string) =>
+    execa('sh', ['-c', `${command} | "$0" "$1" classify -`, process.execPath, main], {
+      reject: false,
+      env: { XDG_CACHE_HOME: dir },
+    });
+  const zeros = await endless('cat /dev/zero');
+  t.is(zeros.exitCode, 2);
+  t.regex(zeros.stderr, /standard input: is not text/);
+  t.deepEqual(await readdir(join(dir, 'loopanic/tmp')), [], 'nothing of it is left');
 });
 
 test('several logs: a line each, one document, and exit codes by outcome', async (t) => {
