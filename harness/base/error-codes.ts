@@ -95,6 +95,7 @@ export type ErrorCode =
   | 'run-in-use'
   | 'ssh-failed'
   | 'tree-flags'
+  | 'too-large'
   | 'unfit-kernel'
   | 'unknown-bug'
   | 'unknown-image'

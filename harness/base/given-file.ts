@@ -1,5 +1,5 @@
 import { constants } from 'node:fs';
-import { type FileHandle, open } from 'node:fs/promises';
+import { type FileHandle, open, realpath } from 'node:fs/promises';
 import type { ErrorCode } from './error-codes.js';
 import { firstLine, UsageError } from './errors.js';
 
@@ -50,4 +50,14 @@ export async function readGiven(
   } finally {
     await file.close();
   }
+}
+
+/**
+ * Where a path in a folder that somebody handed over leads. Throws UsageError with `code` if that is out of the folder: what is there would be
+ * handed on as the folder's own.
+ */
+export async function insideOf(dir: string, path: string, code: ErrorCode = 'odd-file'): Promise<string> {
+  const [top, real] = await Promise.all([realpath(dir), realpath(path)]);
+  if (real === top || real.startsWith(`${top}/`)) return real;
+  throw new UsageError(code, `${path}: is a link that leads out of ${dir}, to ${real}: this is not taken`);
 }

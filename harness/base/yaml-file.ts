@@ -1,8 +1,12 @@
-import { readFile } from 'node:fs/promises';
 import { isMap, isScalar, LineCounter, type Node, parseDocument } from 'yaml';
 import type * as z from 'zod';
-import { firstLine, hasErrno, UsageError } from './errors.js';
+import { firstLine, UsageError } from './errors.js';
+import { exists } from './files.js';
+import { readGiven } from './given-file.js';
 import { nearest } from './nearest.js';
+
+/** No file that people write is larger, and a parser takes a hundred times as much memory. */
+const MOST_MIB = 4;
 
 /** A YAML file, read and not yet checked. */
 interface YamlFile {
@@ -55,12 +59,10 @@ export async function readYaml<S extends z.ZodType>(
 }
 
 async function parseFile(file: string): Promise<YamlFile> {
-  const text = await readFile(file, 'utf8').catch((error: unknown) => {
-    if (hasErrno(error, 'ENOENT')) throw new UsageError('no-such-file', `${file}: no such file`, error);
-    throw new UsageError('unreadable-file', `${file}: cannot be read (${(error as Error).message})`, error);
-  });
+  if (!(await exists(file))) throw new UsageError('no-such-file', `${file}: no such file`);
+  const text = (await readGiven(file, MOST_MIB)).toString();
   const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
+  const document = parsed(file, text, lines);
   const broken = document.errors[0];
   if (broken) {
     const { line } = lines.linePos(broken.pos[0]);
@@ -76,6 +78,15 @@ async function parseFile(file: string): Promise<YamlFile> {
   }
   if (content === null) throw new UsageError('bad-file', `${file}: is empty`);
   return { file, content, root: document.contents, lines };
+}
+
+/** Nested too deeply, a text is more than the parser's stack takes. */
+function parsed(file: string, text: string, lineCounter: LineCounter): ReturnType<typeof parseDocument> {
+  try {
+    return parseDocument(text, { lineCounter, prettyErrors: false });
+  } catch (error) {
+    throw new UsageError('bad-yaml', `${file}: not valid YAML: ${firstLine(error)}`, error);
+  }
 }
 
 /** Adds the files that the first one is like, nearest first. */

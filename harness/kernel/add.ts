@@ -1,23 +1,27 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { copyFile, cp, mkdir, readdir, realpath, rm, stat } from 'node:fs/promises';
+import { cp, mkdir, readdir, realpath, rm, stat, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { basename, join, resolve } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { firstLine, UsageError } from '../base/errors.js';
 import { contentKey, exists, scratchDir } from '../base/files.js';
+import { insideOf, readGiven } from '../base/given-file.js';
 import type { Progress } from '../base/progress.js';
 import { allBugs, transportOf } from '../bug/family.js';
 import { command } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
 import { type FileKind, fileKind, findFiles, unpackPackage } from '../package/package-files.js';
-import { checkRpm, requireSigned, rpmInfo, type SigningKey } from '../package/rpm.js';
+import { requireSigned, rpmInfo } from '../package/rpm.js';
 import { buildTreeContent, hasModuleSource, layOutBuildTree } from './build-tree.js';
 import { catalogue, knownKeys } from './catalogue.js';
 import { layOutDebugInfo } from './debug-info.js';
 import type { Kernel, KernelPackage } from './kernel.js';
 import { kernelProfile } from './profile.js';
 import { layOut, missingModules, storeKernel } from './store.js';
+
+/** No kernel's image is larger. */
+const MOST_IMAGE_MIB = 256;
 
 /** What `kernel add` is given. */
 export interface AddRequest {
@@ -66,7 +70,7 @@ export async function addKernel(request: AddRequest, progress: Progress): Promis
     let implied: string | undefined;
     if (origin === 'directory') {
       const dir = await realpath(request.files[0] ?? '');
-      await copyDirectory(dir, out, update);
+      await copyDirectory(dir, out, update, progress, request.made !== undefined);
       // The folder that a kernel was built in brings all the rest; built elsewhere, it has a link to its source.
       const tree = (await hasModuleSource(dir)) ? dir : join(dir, 'source');
       if (build.devel.length === 0 && (await exists(join(dir, 'Module.symvers')))) build.devel = [dir];
@@ -170,6 +174,11 @@ async function describe(file: string, request: AddRequest): Promise<KernelPackag
   if (kind !== 'rpm') {
     const fields = kind === 'deb' ? ['-f', file, 'Package', 'Version'] : null;
     const text = fields ? await command(await needProgram('dpkg-deb'), fields) : '';
+    if (kind === 'deb' && request.verify)
+      throw new UsageError(
+        'bad-signature',
+        `${file}: a .deb carries no signature, so nothing shows where it comes from: --no-verify takes it as it is, 'loopanic kernel fetch' takes Debian's by apt, which checks them`,
+      );
     const [name = basename(file), version = ''] = ['Package', 'Version'].map(
       (field) => new RegExp(`^${field}: (.*)$`, 'm').exec(text)?.[1],
     );
@@ -179,20 +188,13 @@ async function describe(file: string, request: AddRequest): Promise<KernelPackag
   return { name, version, sha256, signature: await vouch(file, request) };
 }
 
-/** With --key the signature must be that key's. Without, an RPM that no known key signed is taken, but never a damaged one. */
+/** The signature must be that of --key, or of a key that loopanic knows. Throws UsageError. */
 async function vouch(file: string, { key, verify }: AddRequest): Promise<string> {
   if (!verify) return 'not verified (--no-verify)';
-  if (key !== undefined) {
-    const given: SigningKey = { name: key, file: resolve(key), fingerprint: null };
-    return requireSigned(file, [given]);
-  }
-  const check = await checkRpm(file, await knownKeys());
-  if (check.state === 'damaged')
-    throw new UsageError(
-      'damaged-package',
-      `${file}: is damaged: ${check.text}; --no-verify would use it all the same`,
-    );
-  return check.state === 'verified' ? check.by : `not verified: ${check.text}`;
+  return requireSigned(
+    file,
+    key === undefined ? await knownKeys() : [{ name: key, file: resolve(key), fingerprint: null }],
+  );
 }
 
 async function sha256Of(file: string): Promise<string> {
@@ -202,10 +204,17 @@ async function sha256Of(file: string): Promise<string> {
 }
 
 /** Image, configuration and modules of a folder: one that a kernel was built in, or one with boot/ and lib/modules/. */
-async function copyDirectory(dir: string, out: string, update: (text: string) => void): Promise<void> {
+async function copyDirectory(
+  dir: string,
+  out: string,
+  update: (text: string) => void,
+  progress: Progress,
+  isOwn: boolean,
+): Promise<void> {
   await mkdir(join(out, 'boot'));
   if (await exists(join(dir, 'modules.order'))) {
     update('make modules_install');
+    if (!isOwn) progress.line(`${dir}: its Makefile runs on this host, as you`);
     const args = [
       '-C',
       dir,
@@ -229,7 +238,7 @@ async function copyDirectory(dir: string, out: string, update: (text: string) =>
     update('copying modules');
     // The trees themselves, not links to them: they are changed here.
     for (const name of await readdir(modules)) {
-      const tree = await realpath(join(modules, name));
+      const tree = await insideOf(dir, join(modules, name), 'odd-kernel');
       if (!(await stat(tree)).isDirectory()) continue;
       const links = (path: string): boolean => !['build', 'source'].some((link) => path === join(tree, link));
       await cp(tree, join(out, 'lib/modules', name), {
@@ -261,8 +270,11 @@ async function copyDirectory(dir: string, out: string, update: (text: string) =>
       'incomplete-kernel',
       `${dir}: there is no .config, config or config-${release} in it`,
     );
-  await copyFile(image, join(out, 'boot/vmlinuz'));
-  await copyFile(config, join(out, 'boot/config'));
+  await writeFile(
+    join(out, 'boot/vmlinuz'),
+    await readGiven(await insideOf(dir, image, 'odd-kernel'), MOST_IMAGE_MIB),
+  );
+  await writeFile(join(out, 'boot/config'), await readGiven(await insideOf(dir, config, 'odd-kernel'), 16));
 }
 
 async function first(dir: string, names: readonly string[]): Promise<string | undefined> {

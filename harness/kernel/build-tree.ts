@@ -1,20 +1,12 @@
-import {
-  copyFile,
-  mkdir,
-  readdir,
-  readFile,
-  readlink,
-  realpath,
-  rm,
-  symlink,
-  writeFile,
-} from 'node:fs/promises';
+import { mkdir, readdir, readlink, realpath, rm, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { UsageError } from '../base/errors.js';
 import { buildOnce, contentKey, exists, scratchDir } from '../base/files.js';
+import { insideOf, readGiven } from '../base/given-file.js';
 import type { Progress } from '../base/progress.js';
 import type { GateModule } from '../bug/bug.js';
 import { gateModules } from '../bug/family.js';
+import { bounded } from '../host/bounded.js';
 import { commandError, host } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
 import { fileKind, unpackPackage } from '../package/package-files.js';
@@ -53,6 +45,10 @@ export interface BuildFiles {
   /** Source RPM, linux-source .deb, tar archive, or folder. */
   source: string | null;
 }
+
+/** No file of a module's source is larger. */
+const MOST_SOURCE_MIB = 16;
+const MOST_SYMBOLS_MIB = 64;
 
 /** Cached trees with fewer modules than the family has are not used. */
 const ALL_SOURCES = contentKey(...gateModules().flatMap(sourcePatterns));
@@ -132,7 +128,7 @@ export async function layOutBuildTree(
         'incomplete-headers',
         `${files.devel.join(', ')}: no ${name} for ${release} in it: modules cannot be built against it`,
       );
-  const made = await readFile(join(headers, 'include/generated/utsrelease.h'), 'utf8');
+  const made = (await readGiven(join(headers, 'include/generated/utsrelease.h'), MOST_SOURCE_MIB)).toString();
   if (!made.includes(`"${release}"`))
     throw new UsageError(
       'wrong-headers',
@@ -163,7 +159,7 @@ async function relocate(tree: string): Promise<void> {
   for (const name of await readdir(sources).catch(() => [])) {
     if (!name.startsWith('linux-headers-')) continue;
     const makefile = join(sources, name, 'Makefile');
-    const text = await readFile(makefile, 'utf8').catch(() => '');
+    const text = String(await readGiven(makefile, MOST_SOURCE_MIB).catch(() => ''));
     if (/\/usr\/src\/\S*-common/.test(text))
       await writeFile(
         makefile,
@@ -192,20 +188,20 @@ async function extractSources(from: string, target: string, scratch: string, rel
         .map((file) => `*/${file}`),
       '*/Makefile',
     ];
-    const done = await host(
-      await needProgram('tar'),
-      [
-        '-x',
-        '-f',
-        archive,
-        '-C',
-        unpacked,
-        '--strip-components=1',
-        '--wildcards',
-        '--no-wildcards-match-slash',
-        ...members,
-      ],
-      { reject: false },
+    const tar = await needProgram('tar');
+    const unpack = [
+      '-x',
+      '-f',
+      archive,
+      '-C',
+      unpacked,
+      '--strip-components=1',
+      '--wildcards',
+      '--no-wildcards-match-slash',
+      ...members,
+    ];
+    const done = await bounded(unpacked, from, (cancelSignal) =>
+      host(tar, unpack, { reject: false, cancelSignal }),
     );
     if (done.failed && !/Not found in archive/.test(done.stderr)) throw commandError('tar', done);
     top = unpacked;
@@ -219,7 +215,8 @@ async function extractSources(from: string, target: string, scratch: string, rel
     if (files.length > 0) found++;
     for (const file of files) {
       await mkdir(dirname(join(target, file)), { recursive: true });
-      await copyFile(join(top, file), join(target, file));
+      const own = await insideOf(top, join(top, file), 'odd-source');
+      await writeFile(join(target, file), await readGiven(own, MOST_SOURCE_MIB, 'odd-source'));
     }
   }
   const [usual] = gateModules();
@@ -250,7 +247,7 @@ export async function sourceFiles(source: string, module: GateModule): Promise<s
  * package's name and its Makefile.
  */
 async function sourceVersion(top: string): Promise<string | null> {
-  const text = await readFile(join(top, 'Makefile'), 'utf8').catch(() => '');
+  const text = String(await readGiven(join(top, 'Makefile'), MOST_SOURCE_MIB).catch(() => ''));
   const [version, patchlevel] = ['VERSION', 'PATCHLEVEL'].map(
     (name) => new RegExp(`^${name} = (\\d+)`, 'm').exec(text)?.[1],
   );
@@ -269,7 +266,7 @@ export async function buildTreeContent(dir: string, release: string): Promise<Bu
           .flat()
           .map((name) => join(source, name))),
   ];
-  return Promise.all(files.map((file) => readFile(file).catch(() => Buffer.alloc(0))));
+  return Promise.all(files.map((file) => readGiven(file, MOST_SYMBOLS_MIB).catch(() => Buffer.alloc(0))));
 }
 
 /** The kernel's source archive inside a source package. */

@@ -1,5 +1,8 @@
-import { readFile } from 'node:fs/promises';
 import { UsageError } from '../base/errors.js';
+import { readGiven } from '../base/given-file.js';
+
+/** No module is larger, with all its debug info. */
+const MOST_MIB = 512;
 
 /** What a kernel module says of itself. */
 export interface ModuleInfo {
@@ -18,9 +21,7 @@ export interface ModuleInfo {
  * Throws UsageError if the file is no x86-64 kernel module.
  */
 export async function readModule(file: string): Promise<ModuleInfo> {
-  const data = await readFile(file).catch((error: unknown) => {
-    throw new UsageError('no-such-module', `${file}: cannot be read (${(error as Error).message})`, error);
-  });
+  const data = await readGiven(file, MOST_MIB, 'no-such-module');
   const refuse = (why: string): UsageError =>
     new UsageError('not-a-module', `${file}: not a kernel module: ${why}`);
   if (data.toString('latin1', 0, 4) !== '\u007fELF') throw refuse('it is not an ELF file');

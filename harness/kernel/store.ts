@@ -4,6 +4,7 @@ import { InfraError, UsageError } from '../base/errors.js';
 import { exists, writeFileAtomic, writeJson } from '../base/files.js';
 import { cacheDir } from '../base/paths.js';
 import { gateModules } from '../bug/family.js';
+import { bounded } from '../host/bounded.js';
 import { command, commandError, host } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
 import { findFiles } from '../package/package-files.js';
@@ -172,10 +173,11 @@ async function unpackModules(root: string): Promise<void> {
     if (files.length === 0) continue;
     const path = await needProgram(program);
     const input = files.map((file) => `${file}\0`).join('');
-    await host('xargs', ['-0', path, ...args], { cwd: join(root, 'lib/modules'), input }).catch(
-      (error: unknown) => {
+    const cwd = join(root, 'lib/modules');
+    await bounded(cwd, 'its modules', (cancelSignal) =>
+      host('xargs', ['-0', path, ...args], { cwd, input, cancelSignal }).catch((error: unknown) => {
         throw commandError(program, error);
-      },
+      }),
     );
   }
 }

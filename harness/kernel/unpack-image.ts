@@ -1,12 +1,16 @@
-import { readFile, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { gunzipSync } from 'node:zlib';
 import { UsageError } from '../base/errors.js';
+import { readGiven } from '../base/given-file.js';
 import { host } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
 
 /** ELF note XEN_ELFNOTE_PHYS32_ENTRY: the kernel has a PVH entry point, so QEMU can boot the unpacked image. */
 const PVH_NOTE = Buffer.from([4, 0, 0, 0]);
 const PVH_TYPE = 18;
+const MIB = 2 ** 20;
+/** No kernel's image is larger, packed or not. */
+const MOST_MIB = 256;
 
 /**
  * Unpacks the ELF image out of a bzImage. Offsets are those of the x86 boot protocol 2.08 (Documentation/arch/x86/boot.rst):
@@ -14,7 +18,7 @@ const PVH_TYPE = 18;
  * Returns null if the image cannot be booted unpacked: an old protocol, an unknown compression, no PVH entry.
  */
 export async function unpackImage(vmlinuz: string): Promise<Buffer | null> {
-  const image = await readFile(vmlinuz);
+  const image = await readGiven(vmlinuz, MOST_MIB);
   if (image.length < 0x260 || image.toString('latin1', 0x202, 0x206) !== 'HdrS')
     throw new UsageError('not-a-kernel', `${vmlinuz} is not an x86 kernel image`);
   if (image.readUInt16LE(0x206) < 0x208) return null;
@@ -29,11 +33,15 @@ export async function unpackImage(vmlinuz: string): Promise<Buffer | null> {
 
 async function decompress(payload: Buffer): Promise<Buffer | null> {
   const magic = payload.toString('hex', 0, 6);
-  if (magic.startsWith('1f8b')) return gunzipSync(payload);
+  if (magic.startsWith('1f8b')) return gunzipSync(payload, { maxOutputLength: MOST_MIB * MIB });
   // Kbuild appends the unpacked size to formats that do not end with it themselves.
   const stream = payload.subarray(0, payload.length - 4);
   const pipe = async (program: 'xz' | 'zstd', args: string[]): Promise<Buffer> => {
-    const { stdout } = await host(await needProgram(program), args, { input: stream, encoding: 'buffer' });
+    const { stdout } = await host(await needProgram(program), args, {
+      input: stream,
+      encoding: 'buffer',
+      maxBuffer: MOST_MIB * MIB,
+    });
     return Buffer.from(stdout);
   };
   if (magic === 'fd377a585a00') return pipe('xz', ['-dc', '--single-stream']);

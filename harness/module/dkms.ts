@@ -1,7 +1,7 @@
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { hasErrno, UsageError } from '../base/errors.js';
+import { UsageError } from '../base/errors.js';
 import { exists } from '../base/files.js';
+import { readGiven } from '../base/given-file.js';
 import { whyNot } from './makefile.js';
 
 /** What a dkms.conf changes in the build of its folder. */
@@ -23,11 +23,8 @@ const PLAIN = /^(?:"((?:[^"$`\\]|\\[^"$`\\])*)"|'([^']*)'|([^\s"'$`\\;&|()]*))\s
  */
 export async function readDkmsConf(dir: string, release: string): Promise<DkmsConf | null> {
   const file = join(dir, 'dkms.conf');
-  const text = await readFile(file, 'utf8').catch((error: unknown) => {
-    if (hasErrno(error, 'ENOENT')) return null;
-    throw error;
-  });
-  if (text === null) return null;
+  if (!(await exists(file))) return null;
+  const text = (await readGiven(file, 1)).toString();
   const patches = new Map<number, string>();
   const onlyFor = new Map<number, string>();
   for (const [index, raw] of text.split('\n').entries()) {

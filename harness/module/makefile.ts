@@ -1,6 +1,7 @@
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { UsageError } from '../base/errors.js';
+import { readGiven } from '../base/given-file.js';
 
 /** Files that the kernel's build reads, the first that is there. */
 const READ = ['Kbuild', 'Makefile'] as const;
@@ -34,7 +35,7 @@ export async function refuseUnread(dir: string, old: boolean): Promise<void> {
     const file = join(dir, name);
     const unread = name === read ? '' : ` (the kernel reads ${read} instead)`;
     let target = '';
-    for (const { number, text } of logicalLines(await readFile(file, 'utf8'))) {
+    for (const { number, text } of logicalLines((await readGiven(file, 1)).toString())) {
       if (text.startsWith('\t')) {
         const why = isBuild(target) ? whyNot(text) : null;
         if (why !== null) throw refusal(file, number, why, 'it is in a command that is not run here');

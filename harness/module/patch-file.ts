@@ -1,7 +1,8 @@
-import { readFile, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { UsageError } from '../base/errors.js';
 import { exists } from '../base/files.js';
+import { readGiven } from '../base/given-file.js';
 import { unpacked, utf16 } from '../host/unpack.js';
 
 /** What a patch does to one file. */
@@ -23,6 +24,9 @@ export interface Patch {
   changes: FileChange[];
 }
 
+/** No patch is larger. */
+const MOST_MIB = 64;
+
 /**
  * The patches that a file or folder holds, in order: a unified diff (of git, diff, quilt or Subversion), a mail or a mailbox in whatever transfer
  * encoding, any of them packed or in UTF-16; a folder with a quilt series, or that series itself. Throws UsageError, with file and line.
@@ -34,7 +38,7 @@ export async function readPatches(path: string): Promise<Patch[]> {
   if (info.isDirectory()) return readSeries(await seriesOf(path));
   if (!info.isFile()) throw new UsageError('not-a-patch', `${path}: is neither a file nor a folder`);
   if (basename(path) === 'series') return readSeries(path);
-  const content = await unpacked(await readFile(path), path);
+  const content = await unpacked(await readGiven(path, MOST_MIB), path);
   // A character for each byte, whatever the encoding: it goes to patch(1) as it came.
   const wide = utf16(content);
   const bytes = wide === null ? content : Buffer.from(wide);
@@ -62,7 +66,7 @@ async function seriesOf(dir: string): Promise<string> {
 async function readSeries(file: string): Promise<Patch[]> {
   const dir = file.replace(/[^/]*$/, '');
   const patches: Patch[] = [];
-  for (const [index, line] of (await readFile(file, 'utf8')).split('\n').entries()) {
+  for (const [index, line] of (await readGiven(file, MOST_MIB)).toString().split('\n').entries()) {
     const [name = ''] = line
       .replace(/(^|\s)#.*/, '')
       .trim()

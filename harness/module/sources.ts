@@ -1,7 +1,8 @@
-import { cp, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { cp, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { dirname, join, relative, resolve } from 'node:path';
 import { firstLine, UsageError } from '../base/errors.js';
 import { exists } from '../base/files.js';
+import { readGiven } from '../base/given-file.js';
 import type { GateModule } from '../bug/bug.js';
 import { allBugs, koName } from '../bug/family.js';
 import { host } from '../host/command.js';
@@ -23,6 +24,9 @@ export type Change =
   | { kind: 'source'; dir: string };
 
 const MAKEFILES = ['Kbuild', 'Makefile'] as const;
+/** No file of them is larger, and no patch of them. */
+const MOST_SOURCE_MIB = 16;
+const MOST_PATCH_MIB = 64;
 /** A folder that holds more is no module's. */
 const MOST_FILES = 200;
 const MOST_BYTES = 16 * 2 ** 20;
@@ -133,7 +137,7 @@ async function ownFiles(dir: string, gate: GateModule): Promise<{ name: string; 
   if (isTree) {
     await refuseTreeFlags(place, gate);
     const [main = ''] = gate.sources;
-    const text = await readFile(join(place, main), 'utf8');
+    const text = (await readGiven(join(place, main), MOST_SOURCE_MIB)).toString();
     const headers = [...text.matchAll(/^\s*#\s*include\s+"([\w./-]+)"/gm)].map(([, name = '']) => name);
     const names = [main, ...new Set(headers)].filter((name) => !name.includes('..'));
     const found: { name: string; path: string }[] = [];
@@ -151,7 +155,7 @@ async function ownFiles(dir: string, gate: GateModule): Promise<{ name: string; 
     if (!entry.isFile())
       throw new UsageError('odd-source', `${path}: is neither a file nor a folder: copy what it stands for`);
     files.push({ name, path });
-    bytes += (await readFile(path)).length;
+    bytes += (await stat(path)).size;
     if (files.length > MOST_FILES || bytes > MOST_BYTES)
       throw new UsageError(
         'big-source',
@@ -175,7 +179,7 @@ async function refuseTreeFlags(place: string, gate: GateModule): Promise<void> {
     return value !== undefined && !usual.includes(value.trim());
   };
   for (const name of MAKEFILES) {
-    const text = await readFile(join(place, name), 'utf8').catch(() => '');
+    const text = String(await readGiven(join(place, name), MOST_SOURCE_MIB).catch(() => ''));
     for (const [index, line] of text.split('\n').entries())
       if (isSet(line))
         throw new UsageError(
@@ -210,7 +214,7 @@ export async function checkPatch(file: string, gate: GateModule): Promise<void> 
 
 /** Why a file holds no change. */
 async function whyNoPatch(file: string): Promise<string> {
-  const text = await readFile(file, 'latin1').catch(() => '');
+  const text = (await readGiven(file, MOST_PATCH_MIB)).toString('latin1');
   if (text.trim() === '') return 'is empty';
   if (/^@@@ /m.test(text)) return 'is a combined diff of a merge: give the diff against one parent';
   if (/^(?:old|new) mode |^similarity index /m.test(text)) return 'changes modes or names only';

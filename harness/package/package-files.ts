@@ -1,6 +1,8 @@
-import { mkdir, open, readdir, stat } from 'node:fs/promises';
+import { mkdir, readdir, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { firstLine, UsageError } from '../base/errors.js';
+import { openGiven } from '../base/given-file.js';
+import { bounded } from '../host/bounded.js';
 import { command, commandError, host } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
 
@@ -13,7 +15,7 @@ export async function fileKind(path: string): Promise<FileKind> {
     throw new UsageError('no-such-file', `${path}: cannot be read (${firstLine(error)})`, error);
   });
   if (info.isDirectory()) return 'directory';
-  const file = await open(path, 'r');
+  const file = await openGiven(path);
   const head = Buffer.alloc(262);
   await file.read(head, 0, head.length, 0).finally(() => file.close());
   const hex = head.toString('hex', 0, 6);
@@ -43,15 +45,19 @@ export async function unpackPackage(path: string, out: string, only?: string): P
     ...['-x', '-C', out, '--no-same-owner', '-f', file],
     ...(only === undefined ? [] : ['--fast-read', only]),
   ];
+  const unpack = async (cancelSignal: AbortSignal): Promise<unknown> =>
+    kind === 'rpm'
+      ? command(bsdtar, args(path), { cancelSignal })
+      : // --fast-read stops once it has the file: dpkg-deb then ends on a closed pipe, and only bsdtar's word counts.
+        host(dpkg, ['--fsys-tarfile', path], {
+          buffer: { stdout: false },
+          reject: only === undefined,
+          cancelSignal,
+        }).pipe(bsdtar, args('-'), { cancelSignal });
   try {
-    if (kind === 'rpm') await command(bsdtar, args(path));
-    // --fast-read stops once it has the file: dpkg-deb then ends on a closed pipe, and only bsdtar's word counts.
-    else
-      await host(dpkg, ['--fsys-tarfile', path], {
-        buffer: { stdout: false },
-        reject: only === undefined,
-      }).pipe(bsdtar, args('-'));
+    await bounded(out, path, unpack);
   } catch (error) {
+    if (error instanceof UsageError) throw error;
     const words = commandError(basename(path), error).message;
     throw new UsageError('damaged-package', `${path}: cannot be unpacked: ${words}`, error);
   }

@@ -75,13 +75,16 @@ export async function checkRpm(path: string, keys: readonly SigningKey[]): Promi
 export async function requireSigned(path: string, keys: readonly SigningKey[]): Promise<string> {
   const check = await checkRpm(path, keys);
   if (check.state === 'verified') return check.by;
-  const names = keys.map(({ name }) => name).join(' or ');
+  const names = [...new Set(keys.map(({ name }) => name))].join(' or ');
   const why = {
     damaged: `is damaged: ${check.state === 'damaged' ? check.text : ''}`,
     unsigned: `is not signed, so nothing shows that it comes from ${names}`,
     'unknown-key': `is signed by another key than ${names}: ${check.state === 'unknown-key' ? check.text : ''}`,
   }[check.state];
-  throw new UsageError('bad-signature', `${basename(path)} ${why}; --no-verify would use it all the same`);
+  throw new UsageError(
+    'bad-signature',
+    `${basename(path)} ${why}; --key FILE names another key, --no-verify takes it as it is`,
+  );
 }
 
 /** Throws UsageError if a key file is not exactly the key that it should be. */

@@ -1,9 +1,10 @@
 import { randomBytes } from 'node:crypto';
-import { mkdir, readdir, readFile, rm, statfs } from 'node:fs/promises';
+import { mkdir, readdir, rm, statfs } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import * as z from 'zod';
 import { firstLine, hasErrno, UsageError } from '../base/errors.js';
 import { exists, writeFileAtomic, writeJson } from '../base/files.js';
+import { readGiven } from '../base/given-file.js';
 import { outcomeSchema } from '../outcome/outcome-schema.js';
 import { contradictionIn, outcomeDifference } from './check-run.js';
 import { lockRun } from './lock.js';
@@ -11,6 +12,8 @@ import { RUN_ID } from './run-id.js';
 import { type RunDocument, runSchema } from './run-schema.js';
 import { trialPath } from './trial-path.js';
 
+/** No run's document is larger: one of 10,000 trials has 20. */
+const MOST_RUN_MIB = 256;
 /** Bytes that logs and JSON of a run need at least. */
 const MIN_FREE_BYTES = 64 * 2 ** 20;
 
@@ -88,7 +91,7 @@ export class RunFolder {
     const file = join(this.path, 'run.json');
     let run: RunDocument;
     try {
-      run = runSchema.parse(JSON.parse(await readFile(file, 'utf8')));
+      run = runSchema.parse(JSON.parse((await readGiven(file, MOST_RUN_MIB)).toString()));
     } catch (error) {
       throw new UsageError(
         'bad-run',
@@ -108,7 +111,7 @@ export class RunFolder {
     for (const cell of run.cells)
       for (const trial of cell.trials) {
         const name = join(trial.folder, 'outcome.json');
-        const text = await readFile(join(this.path, name), 'utf8').catch(() => null);
+        const text = await readGiven(join(this.path, name), MOST_RUN_MIB).then(String, () => null);
         if (text === null) return `${name} is not there`;
         let saved: unknown;
         try {

@@ -69,7 +69,14 @@ test.serial('a signed RPM is taken; a re-signed, an unsigned and a damaged one a
   );
   await refused(rpms.kernel, /is not signed, so nothing shows that it comes from/, '--key', vendor.publicKey);
   await refused(damaged, /loopanic: damaged\.rpm is damaged: .*BAD/, '--key', vendor.publicKey);
-  await refused(damaged, /damaged\.rpm: is damaged: .*BAD/);
+  await refused(damaged, /damaged\.rpm is damaged: .*BAD/);
+  await refused(
+    rpms.kernel,
+    /is not signed, .*; --key FILE names another key, --no-verify takes it as it is/,
+  );
+  await refused(resigned, /is signed by another key than /);
+  // What belongs to a kernel is asked for a signature as the kernel is.
+  await refused(good, /kernel-devel-.*\.rpm is not signed/, '--key', vendor.publicKey, '--devel', rpms.devel);
   t.notRegex((await loopanic(['kernel', 'ls'])).stdout, /^test-rpm /m);
   const { code, stdout, stderr } = await add(good, '--key', vendor.publicKey, '--json');
   t.is(code, 0, stderr);
@@ -92,6 +99,7 @@ test.serial("a kernel in CentOS's layout: unpatched panics, compound-head is cle
     rpms.source,
     '--debuginfo',
     rpms.debuginfo,
+    '--no-verify',
   );
   t.is(added.code, 0, added.stderr);
   const results = await tempDir(t);
@@ -220,7 +228,7 @@ test.serial('what is unpacked stays in its folder, and a folder of the user is n
     'mkdir %{buildroot}/boot/esc; echo x >%{buildroot}/boot/esc/pwned',
     '/boot/esc/pwned',
   );
-  await loopanic(['kernel', 'add', rpms.kernel, link, through, '--id', 'test-forced'], {
+  await loopanic(['kernel', 'add', rpms.kernel, link, through, '--id', 'test-forced', '--no-verify'], {
     timeoutSeconds: 100,
   });
   t.deepEqual(await readdir(outside), []);
@@ -250,6 +258,7 @@ test.serial(
           source,
           '--id',
           'test-forced',
+          '--no-verify',
           '--json',
         ],
         {

@@ -10,7 +10,7 @@ const ID = 'test-validate';
 
 test.before(async () => {
   const { kernel, devel, source } = await kernelRpms();
-  await loopanic(['kernel', 'add', kernel, '--devel', devel, '--source', source, '--id', ID], {
+  await loopanic(['kernel', 'add', kernel, '--devel', devel, '--source', source, '--id', ID, '--no-verify'], {
     timeoutSeconds: 100,
   });
 });
