@@ -1,11 +1,13 @@
-import { access, chown, readFile, realpath } from 'node:fs/promises';
+import { once } from 'node:events';
+import { readFile, realpath, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import Docker from 'dockerode';
 import * as z from 'zod';
 import { finishBeforeExit } from '../base/cleanup.js';
 import { firstLine, InfraError, InterruptedError, UsageError } from '../base/errors.js';
-import { contentKey } from '../base/files.js';
+import { contentKey, exists } from '../base/files.js';
+import { openGiven } from '../base/given-file.js';
 import { imagesDir } from '../base/paths.js';
 import { readYaml } from '../base/yaml-file.js';
 import { host } from '../host/command.js';
@@ -15,6 +17,8 @@ import { type BuildJob, type BuildResult, headersBelow, makeArguments, timedOut 
 
 const MIB = 2 ** 20;
 const MEMORY_MIB = 2048;
+/** Of a line that a build says, in characters. */
+const LONGEST_SHOWN = 4096;
 /** nobody: what builds as root in a container might write to the host's folders as root. */
 const NOBODY = 65534;
 
@@ -70,17 +74,36 @@ export async function buildInContainer(
   );
 }
 
-/** $1: the kernel's gcc series, empty if nobody knows; $2: seconds; $3: the module's file; the rest: make's arguments. */
+/**
+ * $1: the kernel's gcc series, empty if nobody knows; $2: seconds; $3: the module's file; the rest: make's arguments. What is said goes to
+ * stderr, and the module to stdout: no folder of the host can be written to.
+ */
 const SCRIPT = `wanted=$1 seconds=$2 ko=$3
 shift 3
 found=$(gcc -dumpfullversion -dumpversion)
 if [ -n "$wanted" ]; then
     case $found in
     "$wanted" | "$wanted".*) ;;
-    *) echo "error: the builder image has gcc $found, and the kernel was built with gcc $wanted"; exit 1 ;;
+    *) echo "error: the builder image has gcc $found, and the kernel was built with gcc $wanted" >&2; exit 1 ;;
     esac
 fi
-mkdir /tmp/build && cp -r /source/. /tmp/build/ && cd /tmp/build && timeout -k 5 "$seconds" make "$@" && cp "/tmp/build/$ko" /out/`;
+mkdir /tmp/build && cp -r /source/. /tmp/build/ && cd /tmp/build && timeout -k 5 "$seconds" make "$@" >&2 && timeout 60 cat "/tmp/build/$ko"`;
+/** No module is larger. */
+const MOST_MODULE = 256 * MIB;
+/** Of what a build says the last is kept. */
+const MOST_SAID = 4 * MIB;
+
+/**
+ * The source that a kernel's folder was built from, by its link; null if there is none. Whatever else the link leads to is no business of a
+ * build's.
+ */
+async function sourceOf(root: string): Promise<string | null> {
+  const place = await realpath(join(root, 'source')).catch(() => null);
+  if (place === null) return null;
+  for (const name of ['Kconfig', 'Makefile', 'scripts/Makefile.build', 'include/linux/module.h'])
+    if (!(await exists(join(place, name)))) return null;
+  return place;
+}
 
 /** What has to agree between compilers: major version, for gcc 4 the minor too. */
 function seriesOf(version: string): string {
@@ -96,12 +119,11 @@ async function runBuild(
 ): Promise<BuildResult> {
   const { tree, source, out, ko, seconds, update } = job;
   const uid = process.getuid?.() || NOBODY;
-  if (process.getuid?.() === 0) await chown(out, NOBODY, NOBODY);
   const version = compilerVersion(job.kernel);
   // A folder of the user's names itself, and the source that it was built from, by absolute paths: those must hold inside too.
   const root = await realpath(tree.root);
   const kernelAt = root === tree.root ? '/kernel' : root;
-  const outOfTree = await realpath(join(root, 'source')).catch(() => null);
+  const outOfTree = await sourceOf(root);
   const mounts = [
     { Source: root, Target: kernelAt },
     ...(outOfTree === null ? [] : [{ Source: outOfTree, Target: outOfTree }]),
@@ -131,10 +153,9 @@ async function runBuild(
       NetworkMode: 'none',
       ReadonlyRootfs: true,
       // Mounts, not Binds: where the engine does not see our folders (another host), it says so.
-      Mounts: [
-        ...mounts.map((mount) => ({ ...mount, Type: 'bind' as const, ReadOnly: true })),
-        { Type: 'bind', Source: out, Target: '/out' },
-      ],
+      Mounts: mounts.map((mount) => ({ ...mount, Type: 'bind' as const, ReadOnly: true })),
+      // The module goes through stdout: the engine is not to keep it.
+      LogConfig: { Type: 'none', Config: {} },
       Tmpfs: { '/tmp': 'rw,exec,size=512m,mode=1777' },
       Memory: MEMORY_MIB * MIB,
       PidsLimit: 512,
@@ -149,26 +170,39 @@ async function runBuild(
   signal?.addEventListener('abort', kill, { once: true });
   try {
     const stream = await container.attach({ stream: true, stdout: true, stderr: true });
-    const text = new PassThrough();
-    const output: Buffer[] = [];
+    const [module, text] = [new PassThrough(), new PassThrough()];
+    const built: Buffer[] = [];
+    let bytes = 0;
+    module.on('data', (chunk: Buffer) => {
+      bytes += chunk.length;
+      if (bytes > MOST_MODULE) kill();
+      else built.push(chunk);
+    });
+    let output = '';
     text.on('data', (chunk: Buffer) => {
-      output.push(chunk);
-      const line = chunk.toString('utf8').trim().split('\n').at(-1);
+      output = (output + chunk.toString('utf8')).slice(-MOST_SAID);
+      const line = output.slice(-LONGEST_SHOWN).trim().split('\n').at(-1);
       if (line) update(line);
     });
-    docker.modem.demuxStream(stream, text, text);
+    docker.modem.demuxStream(stream, module, text);
+    const ended = once(stream, 'end');
+    ended.catch(() => {});
     await container.start();
     if (signal?.aborted) kill();
     update('compiling in a container');
     const { StatusCode: code } = (await gone) as { StatusCode: number };
     if (signal?.aborted) throw new InterruptedError();
-    return { failed: code !== 0, output: Buffer.concat(output).toString('utf8'), ...timedOut(code, seconds) };
+    if (bytes > MOST_MODULE)
+      return { failed: true, output, why: `its ${ko} has more than ${MOST_MODULE / MIB} MiB` };
+    if (code === 0) {
+      await ended;
+      await writeFile(join(out, ko), Buffer.concat(built));
+    }
+    return { failed: code !== 0, output, ...timedOut(code, seconds) };
   } finally {
     signal?.removeEventListener('abort', kill);
     // Gone already if it ran to its end.
     await container.remove({ force: true }).catch(() => {});
-    // What it wrote belongs to another user: only root can need this.
-    if (process.getuid?.() === 0) await host('chown', ['-R', '0:0', out]);
   }
 }
 
@@ -182,33 +216,43 @@ interface BuilderImage {
   forget: () => Promise<void>;
 }
 
-/** An image from a file: `docker save`'s, or a root file system as a tarball. Compressed or not. */
+/**
+ * An image from a file: `docker save`'s, or a root file system as a tarball. Compressed or not. While it is used it has a name of its own, and
+ * the names that it brought are taken away again: an image that somebody else has, or brings meanwhile, keeps those of theirs, and stays.
+ */
 async function importImage(docker: Docker, file: string, { update }: BuildJob): Promise<BuilderImage> {
-  const tag = `loopanic-builder-${process.pid}-${contentKey(file, String(Math.random()))}`;
+  const repo = `loopanic-builder-${process.pid}-${contentKey(file, String(Math.random()))}`;
+  const name = `${repo}:file`;
   const tar = await needProgram('tar');
+  await (await openGiven(file, 'no-builder-image')).close();
   const listing = await host(tar, ['-tf', file, '--occurrence=1', 'manifest.json'], { reject: false });
-  await access(file).catch((error: unknown) => {
-    throw new UsageError(
-      'no-builder-image',
-      `--builder-image ${file}: cannot be read (${firstLine(error)})`,
-      error,
-    );
-  });
-  const forget = await imageKeeper(docker);
+  const forget = (): Promise<void> => untag(docker, name);
   update(`importing the builder image ${file.replace(/.*\//, '')}`);
   try {
-    if (!listing.failed) {
-      const answer = await docker.loadImage(file);
-      const said = await collect(answer);
-      const name = /Loaded image(?: ID)?: (\S+?)(?:\\n|"|\s|$)/.exec(said)?.[1];
-      if (!name) throw new Error(`the engine did not say what it loaded: ${said.trim().split('\n').at(-1)}`);
+    if (listing.failed) {
+      const said = await collect(await docker.importImage(file, { repo, tag: 'file' }));
+      const failure = /"error":"([^"]*)"/.exec(said)?.[1];
+      if (failure) throw new Error(failure);
       return { name, forget };
     }
-    const answer = await docker.importImage(file, { repo: tag, tag: 'file' });
-    const said = await collect(answer);
-    const failure = /"error":"([^"]*)"/.exec(said)?.[1];
-    if (failure) throw new Error(failure);
-    return { name: `${tag}:file`, forget };
+    const before = await tagged(docker);
+    const said = await collect(await docker.loadImage(file));
+    const loaded = [...said.matchAll(/Loaded image(?: ID)?: (\S+?)(?:\\n|"|\s|$)/g)].map(
+      ([, one = '']) => one,
+    );
+    const [first] = loaded;
+    if (first === undefined)
+      throw new Error(`the engine did not say what it loaded: ${said.trim().split('\n').at(-1)}`);
+    await docker.getImage(first).tag({ repo, tag: 'file' });
+    for (const tag of loaded.filter((one) => !one.startsWith('sha256:'))) {
+      const id = before.get(tag);
+      if (id === undefined) await untag(docker, tag);
+      else {
+        const colon = tag.lastIndexOf(':');
+        await docker.getImage(id).tag({ repo: tag.slice(0, colon), tag: tag.slice(colon + 1) });
+      }
+    }
+    return { name, forget };
   } catch (error) {
     await forget();
     throw new UsageError(
@@ -219,28 +263,18 @@ async function importImage(docker: Docker, file: string, { update }: BuildJob): 
   }
 }
 
-/** Remembers the engine's images; what it returns removes every image that came since, and gives tags back that one of them took. */
-async function imageKeeper(docker: Docker): Promise<() => Promise<void>> {
-  const before = await docker.listImages();
-  return async () => {
-    const known = new Set(before.map(({ Id }) => Id));
-    for (const { Id } of await docker.listImages())
-      if (!known.has(Id))
-        await docker
-          .getImage(Id)
-          .remove({ force: true })
-          .catch(() => {});
-    const tags = new Set((await docker.listImages()).flatMap(({ RepoTags }) => RepoTags ?? []));
-    for (const { Id, RepoTags } of before)
-      for (const full of RepoTags ?? []) {
-        const colon = full.lastIndexOf(':');
-        if (!tags.has(full) && !full.includes('<none>'))
-          await docker
-            .getImage(Id)
-            .tag({ repo: full.slice(0, colon), tag: full.slice(colon + 1) })
-            .catch(() => {});
-      }
-  };
+/** Takes a name away from an image, which goes if that was its last, and nobody uses it. */
+async function untag(docker: Docker, name: string): Promise<void> {
+  await docker
+    .getImage(name)
+    .remove({ force: false })
+    .catch(() => {});
+}
+
+/** Every name of an image that the engine has, and which image it is. */
+async function tagged(docker: Docker): Promise<Map<string, string>> {
+  const images = await docker.listImages();
+  return new Map(images.flatMap(({ Id, RepoTags }) => (RepoTags ?? []).map((tag) => [tag, Id] as const)));
 }
 
 async function collect(stream: NodeJS.ReadableStream): Promise<string> {

@@ -63,6 +63,28 @@ test.serial(
   },
 );
 
+test.serial("images of somebody else's stay, whatever is imported meanwhile", async (t) => {
+  const { docker } = engine;
+  const theirs = async (tag: string): Promise<void> => {
+    const answer = await docker.importImage(image, { repo: 'theirs', tag });
+    await new Promise((resolve) => answer.on('end', resolve).resume());
+  };
+  await theirs('before');
+  const patch = join(await tempDir(t), 'loop.patch');
+  await writeFile(patch, patchWith('#include "/dev/zero"'));
+  const building = build('--patch', patch, '--name', 'loops', '--build-seconds', '8');
+  const running = async (): Promise<boolean> => (await docker.listContainers()).length > 0;
+  const end = performance.now() + 60_000;
+  while (!(await running()) && performance.now() < end)
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  await theirs('meanwhile');
+  t.is((await building).code, 2);
+  const tags = (await docker.listImages()).flatMap(({ RepoTags }) => RepoTags ?? []).sort();
+  t.deepEqual(tags, ['theirs:before', 'theirs:meanwhile']);
+  for (const tag of tags) await docker.getImage(tag).remove();
+  t.is(await left(), 0);
+});
+
 test.serial('a build that loops is stopped at its limit', async (t) => {
   const patch = join(await tempDir(t), 'loop.patch');
   await writeFile(patch, patchWith('#include "/dev/zero"'));
@@ -111,6 +133,9 @@ test.serial(
     const { Config, HostConfig } = await engine.docker.getContainer(container?.Id ?? '').inspect();
     t.like(HostConfig, { NetworkMode: 'none', ReadonlyRootfs: true, CapDrop: ['ALL'], Privileged: false });
     t.not(Config.User.split(':')[0], '0');
+    // Nothing of the host can be written to: what is built comes by stdout, which the engine does not keep.
+    t.true(HostConfig.Mounts?.every(({ ReadOnly }) => ReadOnly === true));
+    t.is(HostConfig.LogConfig?.Type, 'none');
     child.kill('SIGINT');
     t.is((await child).exitCode, 130);
     t.is(await left(), 0);
