@@ -8,7 +8,8 @@ import type { Outcome } from './outcome-schema.js';
 /** Why a trial was ended. */
 export type TrialEnd =
   | { why: 'crashed' }
-  | { why: 'finished' }
+  /** `lunBytesWritten`: by what QEMU counts, whatever the guest says; null where the LUN is no disk of QEMU's. */
+  | { why: 'finished'; lunBytesWritten?: number | null }
   | { why: 'step-failed' }
   /** `of` names the guest, if it is not the trial's own. */
   | { why: 'silent'; seconds: number; of?: string }
@@ -108,7 +109,7 @@ function decide(seen: Seen, expected: Expected, end: TrialEnd): Decision {
       ? `the session was dropped and recovered: its port was ${ports(guest)}, and is ${ports(after) || 'none'}`
       : undefined;
   const complaint = seen.complaints[0]?.text ?? recovered;
-  const failure = whyEnded(markers, end) ?? whyNotSurvived(seen, expected);
+  const failure = whyEnded(markers, end) ?? whyNotSurvived(seen, expected, end);
   if (complaint !== undefined) {
     if (failure === null) return decision('warned', complaint);
     if (failure.outcome === 'infra-error' || failure.outcome === 'no-boot')
@@ -208,7 +209,7 @@ function whyEnded(markers: GuestMarkers, end: TrialEnd): Decision | null {
 const NEEDED_PHASES = ['modules', 'login', 'mount', 'workload'] as const;
 
 /** What is missing to the proof that a guest whose workload ended has survived it, or null. */
-function whyNotSurvived(seen: Seen, expected: Expected): Decision | null {
+function whyNotSurvived(seen: Seen, expected: Expected, end: TrialEnd): Decision | null {
   const { markers, guest, after, kernelLog } = seen;
   const no = (reason: string): Decision => decision('infra-error', reason);
   if (!markers.finished) return no('the workload did not say that it ended');
@@ -227,7 +228,7 @@ function whyNotSurvived(seen: Seen, expected: Expected): Decision | null {
   if (before) return no(`the guest was not as asked: ${before}`);
   const since = guestMismatch(after, expected, 'all');
   if (since) return no(`the guest was not as asked after its workload: ${since}`);
-  return whyNotTried(markers.work, expected);
+  return whyNotTried(markers.work, expected) ?? whyNotWritten(markers.work, end);
 }
 
 /** The kernel's log must tell the same story as the console. */
@@ -254,6 +255,23 @@ function whyNotTried(work: WorkDone | null, expected: Expected): Decision | null
     if ((work.counts[key] ?? 0) < leastInAll)
       return no(`all cycles completed ${work.counts[key] ?? 0} ${words}, not ${leastInAll}: ${tooFew}`);
   return null;
+}
+
+/** Part of what an initiator says it wrote that a LUN's disk receives at least: its target may write twice what came twice only once. */
+const LEAST_RECEIVED = 0.5;
+
+/**
+ * Why the workload did not do what it says: the LUN's disk, which is the host's, did not receive it. A module under test runs in the guest's
+ * kernel and could say anything there. Null also where the LUN is no disk of QEMU's.
+ */
+function whyNotWritten(work: WorkDone | null, end: TrialEnd): Decision | null {
+  if (end.why !== 'finished' || end.lunBytesWritten === null) return null;
+  const no = (reason: string): Decision => decision('infra-error', reason);
+  if (end.lunBytesWritten === undefined) return no('how much the disk of the LUN received was not saved');
+  const said = work?.bytesWritten ?? 0;
+  return end.lunBytesWritten < said * LEAST_RECEIVED
+    ? no(`the guest says that it wrote ${said} bytes to the LUN, whose disk received ${end.lunBytesWritten}`)
+    : null;
 }
 
 /**

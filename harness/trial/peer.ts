@@ -5,6 +5,7 @@ import { InfraError } from '../base/errors.js';
 import type { TrialEnd } from '../outcome/decide.js';
 import type { VmSpec } from '../vm/qemu-args.js';
 import type { SshKeys } from '../vm/ssh.js';
+import type { RunningVm } from '../vm/vm.js';
 import { TRIAL_FILES } from './conclude.js';
 import { startGuest } from './guest.js';
 import type { TrialFiles, TrialPlan } from './plan.js';
@@ -15,6 +16,7 @@ export interface Peer extends AsyncDisposable {
   link: NonNullable<VmSpec['link']>;
   /** Settles if it ends, hangs or crashes before it is told to. What a crash was its console tells. */
   ended: Promise<TrialEnd>;
+  vm: RunningVm;
 }
 
 const NAME = 'the target guest';
@@ -80,7 +82,12 @@ export async function startPeer(
       await dispose();
       throw new InfraError('no-target', tell(early));
     }
-    return { link: { socket, end: 'joins' }, ended: guest.ended, [Symbol.asyncDispose]: dispose };
+    return {
+      link: { socket, end: 'joins' },
+      ended: guest.ended,
+      vm: guest.vm,
+      [Symbol.asyncDispose]: dispose,
+    };
   } catch (error) {
     await forget();
     throw error;

@@ -157,6 +157,8 @@ async function watch(
       (error: unknown) => finish({ why: 'not-started', message: firstLine(error) }),
     );
     const end = await guest.ended;
+    if (end.why === 'finished')
+      end.lunBytesWritten = files.lun === null ? null : await (peer?.vm ?? vm).lunBytesWritten();
     timings.outcome = since();
     watchdog.stop();
     if (end.why === 'crashed' && plan.dump !== 'none') {

@@ -23,6 +23,9 @@ export interface VmSpec {
 /** File descriptors that QEMU inherits: its control channel, and the initramfs, which has no name on disk. */
 export const FD = { qmp: 3, initramfs: 4 } as const;
 
+/** Names of a guest's disks at QEMU. */
+export const DRIVE = { lun: 'lun', root: 'root' } as const;
+
 /**
  * QEMU's arguments for a guest. The guest's network is user mode with `restrict=on`: nothing leaves it but answers to the one forwarded
  * port on 127.0.0.1, whose number QEMU chooses. QEMU writes both serial ports to files: they survive the harness, and a regular file
@@ -66,10 +69,16 @@ export function qemuArgs(spec: VmSpec, logs: { console: string; guest: string })
               (spec.link.end === 'makes' ? '61' : '62'),
           ],
         ]),
-    ...[spec.disk, spec.rootDisk].flatMap((disk) =>
+    ...[
+      { id: DRIVE.lun, disk: spec.disk },
+      { id: DRIVE.root, disk: spec.rootDisk },
+    ].flatMap(({ id, disk }) =>
       disk === undefined
         ? []
-        : ['-drive', `file=${comma(disk)},if=virtio,format=raw,snapshot=on,cache=unsafe,discard=unmap`],
+        : [
+            '-drive',
+            `file=${comma(disk)},if=virtio,id=${id},format=raw,snapshot=on,cache=unsafe,discard=unmap`,
+          ],
     ),
     ...['-kernel', spec.kernel, '-initrd', `/dev/fd/${FD.initramfs}`, '-append', spec.kernelArgs.join(' ')],
   ];

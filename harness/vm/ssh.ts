@@ -10,8 +10,9 @@ export interface SshKeys {
   publicKey: string;
   /** The guest's host key as a file of dropbear's, and of OpenSSH's. */
   hostKey: { dropbear: Buffer; openssh: string };
-  /** The host key's public blob, as ssh2 presents it to a verifier. */
+  /** The host key's public blob, as ssh2 presents it to a verifier, and as a line of known_hosts has it. */
   hostPublicBlob: Buffer;
+  hostPublicKey: string;
 }
 
 /** Makes fresh ed25519 keys for user and guest. */
@@ -26,6 +27,7 @@ export function makeSshKeys(): SshKeys {
       openssh: openSshPrivateKey(host, 'loopanic guest'),
     },
     hostPublicBlob: publicBlob(host),
+    hostPublicKey: `ssh-ed25519 ${publicBlob(host).toString('base64')}`,
   };
 }
 

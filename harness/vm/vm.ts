@@ -1,11 +1,17 @@
 import { open } from 'node:fs/promises';
 import type { Duplex } from 'node:stream';
+import * as z from 'zod';
 import { firstLine, InfraError, interruptible } from '../base/errors.js';
 import { host } from '../host/command.js';
 import { confinement } from '../host/confine.js';
 import { needProgram } from '../host/tools.js';
-import { FD, qemuArgs, type VmSpec } from './qemu-args.js';
+import { DRIVE, FD, qemuArgs, type VmSpec } from './qemu-args.js';
 import { Qmp } from './qmp.js';
+
+/** What is read of query-blockstats (QEMU's qapi/block-core.json). */
+const blockStatsSchema = z.array(
+  z.object({ device: z.string(), stats: z.object({ wr_bytes: z.int().nonnegative() }) }),
+);
 
 /** How QEMU ended. */
 export interface VmExit {
@@ -43,6 +49,15 @@ export class RunningVm implements AsyncDisposable {
     const port = /TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)/.exec(String(table))?.[1];
     if (port === undefined) throw new InfraError('no-forward', 'QEMU reports no forwarded port');
     return Number(port);
+  }
+
+  /** Bytes that the guest has written to its first disk since it was started, as QEMU counts them. Throws InfraError if QEMU does not tell. */
+  async lunBytesWritten(): Promise<number> {
+    const said = blockStatsSchema.safeParse(await this.qmp.call('query-blockstats'));
+    const bytes = said.data?.find(({ device }) => device === DRIVE.lun)?.stats.wr_bytes;
+    if (bytes === undefined)
+      throw new InfraError('qmp-error', 'QEMU does not tell what was written to the LUN');
+    return bytes;
   }
 
   /** Ends the guest at once; its disk is a snapshot, so there is nothing to save. */

@@ -1,7 +1,9 @@
 import { userInfo } from 'node:os';
 import { relative, resolve } from 'node:path';
-import { EXIT } from '../../base/errors.js';
+import { EXIT, UsageError } from '../../base/errors.js';
+import { harmless } from '../../base/harmless.js';
 import { packageRoot } from '../../base/paths.js';
+import { shellWord } from '../../base/shell-word.js';
 import { readYaml } from '../../base/yaml-file.js';
 import { matrixFile } from '../../scenario/load-matrix.js';
 import { matrixSchema } from '../../scenario/matrix-schema.js';
@@ -26,6 +28,18 @@ export interface NightlyArgs {
 export async function nightlyUnit(given: NightlyArgs): Promise<number> {
   const file = await matrixFile(given.file);
   const args = { ...given, file };
+  for (const [name, word] of [
+    ['FILE', file],
+    ['--results', args.results],
+    ['XDG_CACHE_HOME', process.env.XDG_CACHE_HOME ?? ''],
+    ['XDG_CONFIG_HOME', process.env.XDG_CONFIG_HOME ?? ''],
+    ['the folder of loopanic', packageRoot],
+  ] as const)
+    if (harmless(word) !== word || word.includes('\n'))
+      throw new UsageError(
+        'bad-usage',
+        `${name}: ${JSON.stringify(word)}: holds a control character, which would be a line of its own in a unit: rename it`,
+      );
   await readYaml(file, matrixSchema);
   const [hour = '2', minute = '30'] = args.at.split(':');
   if (args.for !== 'systemd') {
@@ -77,11 +91,6 @@ WantedBy=timers.target
     cron,
   ]);
   return EXIT.ok;
-}
-
-/** A word for sh: nothing in it is expanded. */
-function shellWord(word: string): string {
-  return /^[\w./@%+=:,-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
 
 /** A user without an entry in passwd has a number only. */

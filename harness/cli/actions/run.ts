@@ -1,7 +1,8 @@
-import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { EXIT, firstLine, LoopanicError, UsageError } from '../../base/errors.js';
-import { writeFileAtomic } from '../../base/files.js';
+import { scratchDir, writeFileAtomic } from '../../base/files.js';
+import { harmless } from '../../base/harmless.js';
+import { shellWord } from '../../base/shell-word.js';
 import type { BuildOptions } from '../../module/build-options.js';
 import type { RunDocument } from '../../results/run-schema.js';
 import { executeRun } from '../../run/execute.js';
@@ -103,7 +104,12 @@ async function runOnce(args: RunArgs, { signal }: Context): Promise<number> {
             },
           }
         : {}),
-      ...(args.console ? { onConsole: (chunk: Buffer) => void process.stderr.write(chunk) } : {}),
+      ...(args.console
+        ? {
+            onConsole: (chunk: Buffer) =>
+              void process.stderr.write(harmless(chunk.toString('latin1').replaceAll('\r', ''))),
+          }
+        : {}),
     },
     signal,
     progress,
@@ -123,13 +129,15 @@ function bisectCode(document: RunDocument): number {
 /** What a person in the guest needs: how to reach it, a shell in it, and the guest for as long as they want it. */
 async function attend(args: RunArgs, guest: AttendedGuest, signal: AbortSignal): Promise<void> {
   const port = await guest.vm.sshPort();
-  const key = join(guest.dir, 'ssh-key');
+  // In the cache: whatever ends this process, a later command finds them and takes them away.
+  await using scratch = await scratchDir('ssh');
+  const [key, known] = [join(scratch.path, 'key'), join(scratch.path, 'known_hosts')];
   await writeFileAtomic(key, guest.keys.privateKey);
-  // The key opens nothing once its guest is gone.
-  guest.vm.exited.then(() => rm(key, { force: true }));
+  await writeFileAtomic(known, `[127.0.0.1]:${port} ${guest.keys.hostPublicKey}\n`);
   const say = (text: string): void => void process.stderr.write(`${text}\n`);
+  const options = ['StrictHostKeyChecking=yes', `UserKnownHostsFile=${known}`, 'IdentitiesOnly=yes'];
   say(
-    `guest: ssh -i ${key} -p ${port} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null root@127.0.0.1`,
+    `guest: ssh -i ${shellWord(key)} -p ${port} ${options.map((option) => `-o ${shellWord(option)}`).join(' ')} root@127.0.0.1`,
   );
   if (args.shell) {
     say("waiting for the guest to mount; in it, 'workload' starts the trigger and 'exit' ends the trial");

@@ -64,6 +64,7 @@ const faults: [mode: string, outcome: Outcome, reason: RegExp][] = [
   ['cycle-twice', 'infra-error', /cycle 2 .*follows cycle 2/],
   ['phase-missing', 'infra-error', /never said that it was in phase/],
   ['one-cycle-idle', 'infra-error', /cycle 2 completed 0 merged/],
+  ['writes-nothing', 'infra-error', /says that it wrote \d+ bytes to the LUN, whose disk received 0/],
   ['headers-cached', 'infra-error', /cycle 1 completed 0 reads of AG headers/],
   ['huge-numbers', 'infra-error', /the console is not whole/],
   ['wrong-token', 'hung', /no output/],

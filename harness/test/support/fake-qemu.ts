@@ -48,13 +48,20 @@ if (mode === 'refuses') {
   process.exit(1);
 }
 
+/** Bytes that its disk has received: as many as it says that it wrote, or what it is told to say. */
+let arrived = 0;
+let isHonest = true;
+
 const qmp = new Socket({ fd: 3 });
 qmp.on('error', () => {});
 if (mode !== 'mute') {
   qmp.write(`${JSON.stringify({ QMP: { version: {}, capabilities: [] } })}\n`);
   qmp.on('data', (chunk) => {
-    for (const line of chunk.toString().split('\n').filter(Boolean))
-      qmp.write(`${JSON.stringify({ return: {}, id: JSON.parse(line).id })}\n`);
+    for (const line of chunk.toString().split('\n').filter(Boolean)) {
+      const { execute, id } = JSON.parse(line);
+      const stats = [{ device: 'lun', stats: { wr_bytes: arrived } }];
+      qmp.write(`${JSON.stringify({ return: execute === 'query-blockstats' ? stats : {}, id })}\n`);
+    }
   });
 }
 
@@ -82,7 +89,10 @@ function log(text: string, level = 4): void {
   if (level < 6 && !losing) append(files.console, `${stamp()}${text}\r\n`);
 }
 const raw = (text: string | Buffer): void => append(files.console, text);
-const mark = (said: string): void => log(`loopanic:${plan.token}:${++marks}: ${said}`, 5);
+function mark(said: string): void {
+  if (isHonest) arrived = Number(/ bytes=(\d{1,15})$/.exec(said)?.[1] ?? arrived);
+  log(`loopanic:${plan.token}:${++marks}: ${said}`, 5);
+}
 const fact = (...said: string[]): void =>
   append(files.guest, said.map((line) => `@${plan.token} ${line}\n`).join(''));
 const later = (ms: number, work: () => void): void => void setTimeout(work, ms);
@@ -325,6 +335,11 @@ const BEHAVIOURS: Record<string, () => void> = {
     for (let cycle = 1; cycle <= cycles; cycle++) mark(`cycle ${cycle} ${counts(cycle, groups, 0)}`);
     mark(`done cycles=${cycles} ${counts(cycles, groups, 0)}`);
     finish();
+  },
+  'writes-nothing'() {
+    isHonest = false;
+    toWorkload();
+    survive();
   },
   'huge-numbers'() {
     toWorkload();

@@ -63,6 +63,7 @@ const facts = [
   'filesystem.allocationGroups 128',
   'filesystem.writebackCentiseconds 100',
 ];
+const FINISHED: TrialEnd = { why: 'finished', lunBytesWritten: 8192000 };
 /** Numbers the markers of a console as the guest does. */
 const numbered = (lines: readonly string[]): string[] => {
   let count = 0;
@@ -98,7 +99,7 @@ function kernelLogOf(lines: readonly string[]): string[] {
 
 function decide(
   lines: string[],
-  end: TrialEnd = { why: 'finished' },
+  end: TrialEnd = FINISHED,
   guest: readonly string[] = facts,
   built = true,
   elsewhere: LogEvidence[] = [],
@@ -189,13 +190,13 @@ for (const [title, guest, why] of [
   ['nothing was read back', [], /nothing was read back/],
 ] as const)
   test(`no survivor if ${title}`, (t) => {
-    const decision = decide(survivor, { why: 'finished' }, [...guest]);
+    const decision = decide(survivor, FINISHED, [...guest]);
     t.is(decision.outcome, 'infra-error');
     t.regex(decision.reason, why);
   });
 
 test('no survivor if the kernel has no hardened usercopy', (t) => {
-  t.regex(decide(survivor, { why: 'finished' }, facts, false).reason, /hardened_usercopy is absent, not on/);
+  t.regex(decide(survivor, FINISHED, facts, false).reason, /hardened_usercopy is absent, not on/);
 });
 
 test('no survivor if the workload did nothing, or too little in one of its cycles', (t) => {
@@ -261,7 +262,7 @@ test('no survivor if a marker is missing or another message stands inside one of
 
 test("no survivor if the kernel's log did not arrive whole", (t) => {
   const records = (change: (sent: string[]) => string[]) =>
-    decide(survivor, { why: 'finished' }, facts, true, [], { records: change });
+    decide(survivor, FINISHED, facts, true, [], { records: change });
   t.is(records((sent) => sent).outcome, 'survived');
   t.regex(records(() => []).reason, /it was not sent/);
   t.regex(records((sent) => sent.filter((_, at) => at !== 3)).reason, /record 504 follows record 502/);
@@ -289,19 +290,19 @@ test("what only the kernel's own log has makes it warned", (t) => {
         : `kmsg.end 500 ${number}`,
     );
   };
-  const decision = decide(survivor, { why: 'finished' }, facts, true, [], { records: withError });
+  const decision = decide(survivor, FINISHED, facts, true, [], { records: withError });
   t.is(decision.outcome, 'warned');
   t.regex(decision.reason, /detected conn error \(1020\)/);
 });
 
 test('a guest that is another one after its workload has not survived; one whose session was recovered is warned', (t) => {
   const after = (from: string, to: string) =>
-    decide(survivor, { why: 'finished' }, facts, true, [], { after: change(from, to) });
+    decide(survivor, FINISHED, facts, true, [], { after: change(from, to) });
   t.regex(after('nomerges 0', 'nomerges 2').reason, /after its workload: nomerges is 2, not 0/);
   t.is(after('checks 17', 'checks 0').outcome, 'infra-error');
   t.is(after('session.localPorts A1B2', 'session.localPorts A1B3').outcome, 'warned');
   t.regex(
-    decide(survivor, { why: 'finished' }, facts, true, [], { after: [] }).reason,
+    decide(survivor, FINISHED, facts, true, [], { after: [] }).reason,
     /nothing was read back from the guest after its workload/,
   );
 });
@@ -383,6 +384,23 @@ test('a workload that ends without a word is an infra-error', (t) => {
   t.is(decide([...survivor.slice(0, CYCLED), ended], { why: 'step-failed' }).outcome, 'infra-error');
 });
 
+test('what a guest says that it wrote must have come to the disk of the LUN', (t) => {
+  const reason = (lunBytesWritten: number | null | undefined): string | null => {
+    const end = {
+      why: 'finished',
+      ...(lunBytesWritten === undefined ? {} : { lunBytesWritten }),
+    } as TrialEnd;
+    const { outcome, reason } = decide(survivor, end);
+    return outcome === 'survived' ? null : reason;
+  };
+  t.is(reason(8192000), null);
+  t.regex(reason(0) ?? '', /says that it wrote 8192000 bytes to the LUN, whose disk received 0/);
+  t.regex(reason(4000000) ?? '', /whose disk received 4000000/);
+  t.regex(reason(undefined) ?? '', /was not saved/);
+  // Where the LUN is in the guest's own memory, QEMU has no disk of it.
+  t.is(reason(null), null);
+});
+
 test('whatever a kernel complained about is not tried away', (t) => {
   const warning = '[    9.500000] WARNING: CPU: 0 PID: 1 at net/core/skbuff.c:1 skb_x+0x1/0x2';
   const until = [...survivor.slice(0, CYCLED), warning];
@@ -393,7 +411,7 @@ test('whatever a kernel complained about is not tried away', (t) => {
     { why: 'left' },
     { why: 'disk-full', freeMiB: 0 },
     { why: 'flooded', mib: 64 },
-    { why: 'finished' },
+    FINISHED,
   ] as TrialEnd[])
     t.is(decide(until, end).outcome, 'warned', end.why);
   t.is(decide(until, { why: 'silent', seconds: 9 }).outcome, 'hung');
@@ -438,5 +456,5 @@ test('the guest with the target is part of the trial: its hang and its reset are
 
 test('what the guest with the target complained about counts', (t) => {
   const elsewhere = [{ line: 7, text: 'I/O error, dev vda, sector 1' }];
-  t.is(decide(survivor, { why: 'finished' }, facts, true, elsewhere).outcome, 'warned');
+  t.is(decide(survivor, FINISHED, facts, true, elsewhere).outcome, 'warned');
 });

@@ -90,7 +90,7 @@ async function outcomeOf(
   await mkdir(dir, { recursive: true });
   await writeFile(join(dir, TRIAL_FILES.console), logs.console);
   await writeFile(join(dir, TRIAL_FILES.guest), logs.guest);
-  return concludeTrial(plan, dir, { why: 'finished' }, {});
+  return concludeTrial(plan, dir, { why: 'finished', lunBytesWritten: 2 ** 40 }, {});
 }
 
 test('a whole story survives; cut short by a single byte or more, at either port, it does not', async (t) => {

@@ -98,6 +98,64 @@ test('what would do something on a terminal is shown there, and is whole in JSON
   t.notRegex(missing.stderr, /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/);
 });
 
+test('a line of its own in a path is none in a unit', async (t) => {
+  const dir = await tempDir(t);
+  const file = join(dir, 'a\nExecStartPre=touch it.matrix.yaml');
+  await writeFile(file, 'scenarios: [xfs-loopback]\n');
+  for (const service of ['systemd', 'github', 'gitlab']) {
+    const { code, stdout, stderr } = await loopanic(['nightly-unit', file, '--for', service]);
+    t.is(code, 2, service);
+    t.is(stdout, '');
+    t.regex(stderr, /holds a control character.*: rename it/);
+  }
+});
+
+for (const [what, make] of [
+  ['a FIFO', (path: string) => execa('mkfifo', [path])],
+  ['a device', (path: string) => symlink('/dev/zero', path)],
+  ['a folder', (path: string) => mkdir(path)],
+] as const)
+  test(`${what} is no file: refused at once, wherever one is asked for`, async (t) => {
+    const dir = await tempDir(t);
+    const path = join(dir, 'given.matrix.yaml');
+    await make(path);
+    for (const args of [
+      ['matrix', path],
+      ['kernel', 'add', path, '--no-verify'],
+      ['module', 'build', '--patch', path, '--name', 'x'],
+      ['module', 'build', '--ko', path, '--name', 'x'],
+      ['report', path],
+      ['analyze', path],
+    ]) {
+      const { code, stderr } = await loopanic(args, { timeoutSeconds: 20 });
+      t.true(code === 2 || code === 3, `${args.join(' ')}: ${code} ${stderr}`);
+      t.regex(stderr, /^loopanic: /m);
+    }
+  });
+
+test('what is too large, or nested too deeply, is refused', async (t) => {
+  const dir = await tempDir(t);
+  const large = join(dir, 'large.matrix.yaml');
+  await writeFile(large, `scenarios:\n${'  - xfs-loopback\n'.repeat(400_000)}`);
+  const deep = join(dir, 'deep.matrix.yaml');
+  await writeFile(deep, `scenarios: ${'['.repeat(200_000)}`);
+  const bomb = join(dir, 'bomb.matrix.yaml');
+  const levels = Array.from(
+    { length: 12 },
+    (_, n) => `l${n + 1}: &l${n + 1} [${`*l${n}, `.repeat(9)}*l${n}]`,
+  );
+  await writeFile(bomb, `l0: &l0 [x]\n${levels.join('\n')}\nscenarios: *l12\n`);
+  for (const [file, pattern] of [
+    [large, /large\.matrix\.yaml: has \d+ MiB; more than 4 are not read/],
+    [deep, /deep\.matrix\.yaml.*not valid YAML/],
+    [bomb, /bomb\.matrix\.yaml: not valid YAML: Excessive alias count/],
+  ] as const) {
+    const { code, stderr } = await loopanic(['matrix', file, '--list'], { timeoutSeconds: 40 });
+    t.is(code, 2, stderr.slice(0, 300));
+    t.regex(stderr, pattern);
+  }
+});
+
 const NASTY = 'a &x; &#0; \u0001 ]]> <b> \r\nnot ok 99 - b | c';
 
 test('reports are whole, whatever a guest has said', (t) => {
