@@ -10,10 +10,17 @@ import type { SigningKey } from '../package/rpm.js';
 import type { LocatedPackage, Mirror } from '../package/rpm-repository.js';
 import { presentIds } from './store.js';
 
+const packageName = z.string().regex(/^[a-z0-9][a-z0-9.+-]*$/, "must be a package's name");
+const below = z
+  .string()
+  .regex(
+    /^(?!.*(?:^|\/)\.\.?(?:\/|$))[\w.+~][\w./+~-]*$/,
+    "must be a path below the mirror: letters, digits, '.', '/', '_', '+', '~' and '-'",
+  );
 const packageRef = z.strictObject({
   mirror: z.string(),
-  repo: z.string().describe("folder below the mirror that has the repository's repodata/"),
-  path: z.string().describe('the package, below repo'),
+  repo: below.describe("folder below the mirror that has the repository's repodata/"),
+  path: below.describe('the package, below repo'),
 });
 /** Where a package is to be had. */
 export type PackageRef = z.infer<typeof packageRef>;
@@ -27,9 +34,9 @@ const base = {
 const entrySchema = z.discriminatedUnion('origin', [
   z.strictObject({
     origin: z.literal('debian'),
-    suite: z.string(),
-    image: z.string().describe("the suite's meta package"),
-    source: z.string().describe('the source package'),
+    suite: z.string().regex(/^[a-z][\w-]*$/, 'must be the name of a suite, such as bookworm'),
+    image: packageName.describe("the suite's meta package"),
+    source: packageName.describe('the source package'),
     ...base,
   }),
   z.strictObject({

@@ -25,6 +25,12 @@ interface RepositoryFile extends Checksum {
 /** Seconds without a byte after which a download has failed. */
 const STALL_SECONDS = 60;
 const MIB = 2 ** 20;
+/** No package is larger: Red Hat's debug info of a kernel has 0.8 GiB. */
+const MOST_PACKAGE = 4096 * MIB;
+/** Of a repository: its index, and the list of its packages, packed and unpacked. */
+const MOST_INDEX = 4 * MIB;
+const MOST_LIST = 256 * MIB;
+const MOST_UNPACKED_LIST = 4096 * MIB;
 
 /** A place that packages are downloaded from. */
 export interface Mirror {
@@ -68,7 +74,9 @@ export async function downloadRpm(
   const parts = cacheDir('downloads');
   await mkdir(parts, { recursive: true, mode: 0o700 });
   const part = join(parts, `${contentKey(url, expected?.value ?? '')}-${name}.part`);
-  await download(url, part, expected?.bytes ?? null, (text) => update(`downloading ${name}${text}`));
+  await download(url, part, expected?.bytes ?? null, MOST_PACKAGE, (text) =>
+    update(`downloading ${name}${text}`),
+  );
   if (expected) {
     update(`checking ${name}`);
     const found = await digest(part, expected.type);
@@ -91,8 +99,10 @@ async function download(
   url: string,
   part: string,
   bytes: number | null,
+  most: number,
   update: (text: string) => void,
 ): Promise<void> {
+  const over = new AbortController();
   const size = (): Promise<number> =>
     stat(part).then(
       (info) => info.size,
@@ -100,6 +110,7 @@ async function download(
     );
   if (bytes !== null && (await size()) === bytes) return;
   const timer = setInterval(async () => {
+    if ((await size()) > most) over.abort();
     const total = bytes === null ? '' : ` of ${(bytes / MIB).toFixed(0)}`;
     update(`, ${((await size()) / MIB).toFixed(0)}${total} MiB`);
   }, 500);
@@ -107,6 +118,8 @@ async function download(
     const done = await host(
       await needProgram('curl'),
       [
+        // What the metadata of a repository names is no pattern, and no file of this host.
+        ...['--globoff', '--proto', '=http,https', '--max-filesize', String(most)],
         ...['--fail', '--location', '--silent', '--show-error', '--continue-at', '-', '--retry', '2'],
         ...[
           '--connect-timeout',
@@ -118,8 +131,12 @@ async function download(
         ],
         ...['--output', part, url],
       ],
-      { reject: false },
+      { reject: false, cancelSignal: over.signal },
     );
+    if (over.signal.aborted || (await size()) > most) {
+      await rm(part, { force: true });
+      throw new InfraError('download-failed', `${url}: is larger than ${most / MIB} MiB: it was discarded`);
+    }
     if (done.failed) {
       const words =
         done.stderr
@@ -155,17 +172,17 @@ async function findPackage(repo: string, path: string): Promise<RepositoryFile> 
 /** repodata/repomd.xml names primary.xml.gz with its checksum; that names every package with its own. */
 async function readMetadata(repo: string): Promise<Map<string, RepositoryFile>> {
   await using scratch = await scratchDir('repodata');
-  const get = async (path: string, name: string): Promise<string> => {
+  const get = async (path: string, name: string, most: number): Promise<string> => {
     const file = join(scratch.path, name);
-    await download(`${repo}/${path}`, file, null, () => {});
+    await download(`${repo}/${path}`, file, null, most, () => {});
     return file;
   };
-  const index = await get('repodata/repomd.xml', 'repomd.xml');
+  const index = await get('repodata/repomd.xml', 'repomd.xml', MOST_INDEX);
   const parts = await parse(index, false, 'data', (attributes) => attributes.type === 'primary');
   const [primary] = [...parts.values()];
-  if (!primary?.path.endsWith('.gz'))
+  if (!primary?.path.endsWith('.gz') || /(?:^|\/)\.\.?(?:\/|$)|[^\w./+~-]/.test(primary.path))
     throw new InfraError('odd-repository', `${repo}: its repomd.xml names no primary.xml.gz`);
-  const list = await get(primary.path, 'primary.xml.gz');
+  const list = await get(primary.path, 'primary.xml.gz', MOST_LIST);
   const found = await digest(list, primary.type);
   if (found !== primary.value)
     throw new InfraError(
@@ -206,8 +223,13 @@ async function parse(
   try {
     const bytes = createReadStream(file);
     const text = (gzipped ? bytes.pipe(createGunzip()) : bytes).setEncoding('utf8');
+    let length = 0;
     // The parser throws what it has met on the next write.
-    for await (const chunk of text) parser.write(chunk as string);
+    for await (const chunk of text) {
+      length += (chunk as string).length;
+      if (length > MOST_UNPACKED_LIST) throw new Error('too large');
+      parser.write(chunk as string);
+    }
     parser.close();
   } catch (error) {
     throw new InfraError('odd-repository', `${basename(file)}: is not repository metadata`, error);
