@@ -1,3 +1,24 @@
+import { UsageError } from '../base/errors.js';
+import { readGiven } from '../base/given-file.js';
+
+/** No module is larger, with all its debug info, in MiB. */
+export const MOST_MODULE_MIB = 512;
+/** Sections may overlap; those of a file that is what it says do not, and have no more bytes in all than these times its own. */
+const MOST_OVERLAP = 2;
+/** No name, and no string of a module's that tells it from another, is longer. */
+const LONGEST_TEXT = 4096;
+
+/** What `read` finds in the sections of a module's file. Throws UsageError if it is damaged. */
+export async function inElf<T>(file: string, read: (sections: Section[]) => T): Promise<T> {
+  const data = await readGiven(file, MOST_MODULE_MIB, 'no-such-module');
+  try {
+    return read(elfSections(data));
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw new UsageError('not-a-module', `${file}: not a kernel module: it is damaged`, error);
+  }
+}
+
 /** One section of an ELF64 file. */
 export interface Section {
   index: number;
@@ -36,8 +57,11 @@ export function elfSections(data: Buffer): Section[] {
     };
   };
   const names = count === 0 ? Buffer.alloc(0) : section(namesIndex).content;
+  let bytes = 0;
   return Array.from({ length: count }, (_, index) => {
     const { nameAt, ...rest } = section(index);
+    bytes += rest.content.length;
+    if (bytes > data.length * MOST_OVERLAP) throw new RangeError('its sections overlap');
     return { ...rest, name: textAt(names, nameAt) };
   });
 }
@@ -69,8 +93,9 @@ export function elfSymbols(sections: readonly Section[]): ElfSymbol[] {
   });
 }
 
-/** A string that ends with a NUL. */
+/** A string that ends with a NUL, or is cut. */
 export function textAt(table: Buffer, at: number): string {
-  const end = table.indexOf(0, at);
-  return table.toString('latin1', at, end < 0 ? table.length : end);
+  const part = table.subarray(at, at + LONGEST_TEXT);
+  const end = part.indexOf(0);
+  return part.toString('latin1', 0, end < 0 ? part.length : end);
 }

@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
-import { elfSections, elfSymbols, type Section, SHF, SHT, textAt } from './elf.js';
+import { elfSymbols, inElf, type Section, SHF, SHT, textAt } from './elf.js';
 
 // What tells nothing of what a module does: names, versions, source lines, and tables that follow from the code (for unwinding, tracing
 // and patching it). Tables that decide what code does stay: which key a branch asks (__jump_table), what an instruction is replaced by
@@ -21,10 +20,13 @@ const SECTION_SYMBOL = 3;
 /**
  * Names what a module does: a hash of its code and its constant and initial data, where every reference to something else is by name, and
  * every reference to a string by its text. Equal for two builds of the same code, whatever their comments, line numbers, build ids and
- * source versions. Throws RangeError if the file is cut off.
+ * source versions. Throws UsageError if the file is damaged.
  */
-export async function codeKey(file: string): Promise<string> {
-  const sections = elfSections(await readFile(file));
+export function codeKey(file: string): Promise<string> {
+  return inElf(file, keyOf);
+}
+
+function keyOf(sections: readonly Section[]): string {
   const symbols = elfSymbols(sections);
   const hash = createHash('sha256');
   const code = sections
@@ -32,10 +34,18 @@ export async function codeKey(file: string): Promise<string> {
       ({ flags, name, type }) => (flags & SHF.ALLOC) !== 0n && type !== SHT.NOBITS && !NO_CODE.test(name),
     )
     .sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : a.index - b.index));
+  // Each by the section that it is about.
+  const tables = new Map<number, Section[]>();
+  for (const section of sections) {
+    if (section.type !== SHT.RELA) continue;
+    const others = tables.get(section.info);
+    if (others) others.push(section);
+    else tables.set(section.info, [section]);
+  }
   for (const section of code) {
     const content = Buffer.from(section.content);
     const references: string[] = [];
-    for (const table of sections.filter(({ type, info }) => type === SHT.RELA && info === section.index))
+    for (const table of tables.get(section.index) ?? [])
       references.push(...relocations(table, content, sections, symbols));
     if (content.length === 0) continue;
     if (section.name === BUG_TABLE) withoutPlaces(content, references);

@@ -1,8 +1,6 @@
 import { UsageError } from '../base/errors.js';
 import { readGiven } from '../base/given-file.js';
-
-/** No module is larger, with all its debug info. */
-const MOST_MIB = 512;
+import { MOST_MODULE_MIB } from './elf.js';
 
 /** What a kernel module says of itself. */
 export interface ModuleInfo {
@@ -21,7 +19,7 @@ export interface ModuleInfo {
  * Throws UsageError if the file is no x86-64 kernel module.
  */
 export async function readModule(file: string): Promise<ModuleInfo> {
-  const data = await readGiven(file, MOST_MIB, 'no-such-module');
+  const data = await readGiven(file, MOST_MODULE_MIB, 'no-such-module');
   const refuse = (why: string): UsageError =>
     new UsageError('not-a-module', `${file}: not a kernel module: ${why}`);
   if (data.toString('latin1', 0, 4) !== '\u007fELF') throw refuse('it is not an ELF file');

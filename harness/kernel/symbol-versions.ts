@@ -1,18 +1,25 @@
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { elfSections, elfSymbols, textAt } from './elf.js';
+import { readGiven } from '../base/given-file.js';
+import { elfSymbols, inElf, type Section, textAt } from './elf.js';
 
 /** Checksums of symbols, hex, by name. */
 export type SymbolVersions = Map<string, string>;
 
 /**
  * What a module wants of others: the checksums in its __versions section (struct modversion_info, 64 bytes each), and the symbols that it
- * does not define.
+ * does not define. Throws UsageError if the file is damaged.
  */
-export async function wantedSymbols(
-  file: string,
-): Promise<{ versions: SymbolVersions; undefinedSymbols: string[]; stripped: boolean }> {
-  const sections = elfSections(await readFile(file));
+export function wantedSymbols(file: string): Promise<WantedSymbols> {
+  return inElf(file, wantedIn);
+}
+
+interface WantedSymbols {
+  versions: SymbolVersions;
+  undefinedSymbols: string[];
+  stripped: boolean;
+}
+
+function wantedIn(sections: readonly Section[]): WantedSymbols {
   const symbols = elfSymbols(sections);
   const versions: SymbolVersions = new Map();
   const table = sections.find(({ name }) => name === '__versions')?.content ?? Buffer.alloc(0);
@@ -27,7 +34,7 @@ export async function wantedSymbols(
 
 /** What a kernel and its modules offer, from the Module.symvers of its headers; null if there is none. */
 export async function offeredSymbols(headers: string): Promise<SymbolVersions | null> {
-  const text = await readFile(join(headers, 'Module.symvers'), 'utf8').catch(() => null);
+  const text = await readGiven(join(headers, 'Module.symvers'), 64).then(String, () => null);
   if (text === null) return null;
   const versions: SymbolVersions = new Map();
   for (const line of text.split('\n')) {
@@ -42,7 +49,7 @@ export async function offeredSymbols(headers: string): Promise<SymbolVersions | 
  * refuses such a module with "disagrees about version of symbol", "no symbol version for" or "Unknown symbol" (kernel/module/version.c).
  */
 export function whyRefused(
-  { versions, undefinedSymbols, stripped }: Awaited<ReturnType<typeof wantedSymbols>>,
+  { versions, undefinedSymbols, stripped }: WantedSymbols,
   offered: SymbolVersions,
 ): string | null {
   if (stripped) return 'it has no symbol table (stripped): the kernel refuses it';

@@ -45,7 +45,8 @@ const change = fc.record({
   seed: fc.nat(),
   edits: fc.array(
     fc.record({
-      at: fc.double({ min: 0, max: 1, noNaN: true }),
+      // Anywhere: by itself fast-check prefers the ends.
+      at: fc.noBias(fc.integer({ min: 0, max: 1_000_000 })),
       kind: fc.constantFrom('byte', 'cut', 'repeat', 'insert', 'number', 'line'),
       length: fc.nat(400),
       text: fc.constantFrom(
@@ -64,7 +65,7 @@ const change = fc.record({
         ],
       ),
     }),
-    { minLength: 1, maxLength: 6 },
+    { minLength: 1, maxLength: 3 },
   ),
 });
 type Change = typeof change extends fc.Arbitrary<infer T> ? T : never;
@@ -72,7 +73,7 @@ type Change = typeof change extends fc.Arbitrary<infer T> ? T : never;
 function changed(content: Buffer, { edits }: Change): Buffer {
   let now = content;
   for (const { at, kind, length, text } of edits) {
-    const from = Math.floor(at * now.length);
+    const from = Math.floor((at / 1_000_000) * now.length);
     const to = Math.min(now.length, from + length);
     const part = now.subarray(from, to);
     const before = now.subarray(0, from);
