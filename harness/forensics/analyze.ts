@@ -31,10 +31,10 @@ export async function analyzeDump(request: AnalysisRequest, signal: AbortSignal)
   let start = 0;
   let transcript: CrashAnswer[] = [];
   try {
-    await using session = await CrashSession.open(request.vmlinux, request.vmcore, signal);
+    await using session = await CrashSession.open(request, signal);
     start = seconds();
     transcript = session.transcript;
-    if (request.modules) await session.run(`mod -S ${request.modules}`);
+    if (session.modules !== null) await session.run(`mod -S ${session.modules}`);
     await walk(session, facts, request.sought.bug);
   } catch (error) {
     problem = firstLine(error);

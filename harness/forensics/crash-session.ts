@@ -24,6 +24,8 @@ export class CrashSession implements AsyncDisposable {
   readonly transcript: CrashAnswer[] = [];
   /** The first thing that the dump should have held and did not, in crash's words. */
   damage: string | null = null;
+  /** The folder of modules, as crash is to be told it. */
+  modules: string | null = null;
   readonly #child: ReturnType<typeof spawn>;
   readonly #dir: string;
   readonly #scratch: AsyncDisposable;
@@ -50,11 +52,18 @@ export class CrashSession implements AsyncDisposable {
   }
 
   /** Opens a dump. Throws InfraError with crash's own words if it cannot (truncated dump, vmlinux of another build). */
-  static async open(vmlinux: string, vmcore: string, signal: AbortSignal): Promise<CrashSession> {
+  static async open(
+    { vmlinux, vmcore, modules }: { vmlinux: string; vmcore: string; modules?: string },
+    signal: AbortSignal,
+  ): Promise<CrashSession> {
     const [setpriv, crash] = [await needProgram('setpriv'), await needProgram('crash')];
     const scratch = await scratchDir('crash');
-    // Links of plain names: crash takes an @ in a path for an address.
-    const files = { vmlinux: join(scratch.path, 'vmlinux'), vmcore: join(scratch.path, 'vmcore') };
+    // Links of plain names: crash takes an @ in a path for an address, and hands what it is told to a shell.
+    const files = {
+      ...{ vmlinux: join(scratch.path, 'vmlinux'), vmcore: join(scratch.path, 'vmcore') },
+      modules: join(scratch.path, 'modules'),
+    };
+    if (modules !== undefined) await symlink(resolve(modules), files.modules);
     await symlink(resolve(vmlinux), files.vmlinux);
     await symlink(resolve(vmcore), files.vmcore);
     const session = new CrashSession(
@@ -64,6 +73,8 @@ export class CrashSession implements AsyncDisposable {
     try {
       await session.#answer(OPENING, SECONDS.start);
       session.transcript.length = 0;
+      // Behind a slash it is the folder, not the link.
+      if (modules !== undefined) session.modules = `${files.modules}/`;
       return session;
     } catch (error) {
       await session[Symbol.asyncDispose]();

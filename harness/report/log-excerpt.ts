@@ -1,6 +1,6 @@
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { stripVTControlCharacters } from 'node:util';
+import { readGiven } from '../base/given-file.js';
 import type { RunTrial } from '../results/run-schema.js';
 
 /** A line of a trial's console. */
@@ -14,6 +14,8 @@ export interface ExcerptLine {
 const BEFORE = 6;
 const AFTER = 4;
 const MOST = 80;
+/** No log of a trial is larger (trial/conclude.ts). */
+const MOST_MIB = 65;
 
 /** A part of a trial's log. */
 export interface Excerpt {
@@ -26,7 +28,7 @@ export interface Excerpt {
 export async function logExcerpt(runFolder: string, trial: RunTrial): Promise<Excerpt> {
   const cited = trial.evidence.length > 0 ? trial.evidence : trial.warnings;
   const file = cited[0]?.file ?? 'serial.log';
-  const text = await readFile(join(runFolder, trial.folder, file), 'utf8').catch(() => null);
+  const text = await readGiven(join(runFolder, trial.folder, file), MOST_MIB).then(String, () => null);
   if (text === null) return { file, lines: [] };
   const lines = text.split('\n').map((line) => stripVTControlCharacters(line.replace(/\r$/, '')));
   const marks = new Set(cited.filter((entry) => entry.file === file).map(({ line }) => line));

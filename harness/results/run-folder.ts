@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, readdir, rm, statfs } from 'node:fs/promises';
-import { basename, dirname, join, resolve } from 'node:path';
+import { basename, dirname, join, relative, resolve } from 'node:path';
 import * as z from 'zod';
 import { firstLine, hasErrno, UsageError } from '../base/errors.js';
 import { exists, writeFileAtomic, writeJson } from '../base/files.js';
@@ -89,6 +89,12 @@ export class RunFolder {
    */
   async read(): Promise<RunDocument> {
     const file = join(this.path, 'run.json');
+    const link = await this.#firstLink();
+    if (link !== null)
+      throw new UsageError(
+        'bad-run',
+        `${join(this.path, link)}: is neither a file nor a folder: a run has no such thing`,
+      );
     let run: RunDocument;
     try {
       run = runSchema.parse(JSON.parse((await readGiven(file, MOST_RUN_MIB)).toString()));
@@ -103,6 +109,13 @@ export class RunFolder {
     if (wrong !== null)
       throw new UsageError('bad-run', `${file}: is damaged or was edited: ${wrong}: run it again`);
     return run;
+  }
+
+  /** What stands in it for something elsewhere: it would be read, or written to, as the run's own. Null if there is nothing of the kind. */
+  async #firstLink(): Promise<string | null> {
+    const entries = await readdir(this.path, { recursive: true, withFileTypes: true }).catch(() => []);
+    const odd = entries.find((entry) => !entry.isFile() && !entry.isDirectory());
+    return odd ? join(relative(this.path, odd.parentPath), odd.name) : null;
   }
 
   /** Where run.json and the trials' own outcome.json differ; null also where no trial has a folder (a run may be handed on without). */

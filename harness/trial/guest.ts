@@ -72,7 +72,12 @@ export async function startGuest(spec: GuestSpec, signal: AbortSignal): Promise<
   const observed: ObservedGuest = {
     markers: new GuestMarkers(plan.token),
     facts: new FactReader(plan.token),
-    watchdog: new Watchdog(plan.scenario.limits, dir, finish, spec.clock),
+    watchdog: new Watchdog(
+      { ...plan.scenario.limits, memoryMiB: plan.scenario.vm.memoryMiB },
+      dir,
+      finish,
+      spec.clock,
+    ),
     finish,
   };
   try {

@@ -1,6 +1,7 @@
 import { statfs } from 'node:fs/promises';
 import type { TrialEnd } from '../outcome/decide.js';
 import { MOST_BYTES } from './conclude.js';
+import { floodedPort } from './take-dump.js';
 
 /** A report that does not end (the guest died while printing it) is taken as it is after so many seconds without a byte. */
 export const CRASH_QUIET_SECONDS = 5;
@@ -17,6 +18,13 @@ const BOOT_FACTOR = 10;
 const LEAST_FREE_BYTES = 8 * 2 ** 20;
 const INTERVAL_MS = 250;
 
+/** Of a scenario: seconds of silence and without headway, and MiB of the guest's memory. */
+interface Limits {
+  silenceSeconds: number;
+  stallSeconds: number;
+  memoryMiB: number;
+}
+
 /** Monotonic milliseconds. */
 export type Clock = () => number;
 
@@ -28,7 +36,7 @@ export type Clock = () => number;
 export class Watchdog {
   /** A person is in charge of the guest's pace, or it waits for another: only silence counts. */
   attended = false;
-  readonly #limits: { silenceSeconds: number; stallSeconds: number };
+  readonly #limits: Limits;
   readonly #end: (end: TrialEnd) => void;
   /** Folder of the logs. */
   readonly #dir: string;
@@ -45,7 +53,7 @@ export class Watchdog {
   #slowness = 1;
 
   constructor(
-    limits: { silenceSeconds: number; stallSeconds: number },
+    limits: Limits,
     dir: string,
     end: (end: TrialEnd) => void,
     clock: Clock = () => performance.now(),
@@ -132,5 +140,8 @@ export class Watchdog {
     );
     if (this.#timer !== undefined && free < LEAST_FREE_BYTES)
       this.#end({ why: 'disk-full', freeMiB: Math.floor(free / 2 ** 20) });
+    const flooded = await floodedPort(this.#dir, this.#limits);
+    if (this.#timer !== undefined && flooded !== null)
+      this.#end({ why: 'flooded', mib: Math.floor(flooded / 2 ** 20) });
   }
 }

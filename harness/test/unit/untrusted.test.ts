@@ -156,6 +156,27 @@ test('what is too large, or nested too deeply, is refused', async (t) => {
   }
 });
 
+test('a run that has links in it is not read, nor resumed: what they lead to would be its own', async (t) => {
+  const dir = await tempDir(t);
+  const run = sampleRun();
+  const folder = join(dir, run.run);
+  await mkdir(join(folder, 'cells'), { recursive: true });
+  await writeFile(join(folder, 'run.json'), JSON.stringify(run));
+  await writeFile(join(dir, 'secret'), 'mine');
+  await symlink(dir, join(folder, 'cells/x'));
+  for (const args of [
+    ['report', folder],
+    ['compare', folder, folder],
+    ['matrix', '--resume', folder],
+  ]) {
+    const { code, stdout, stderr } = await loopanic([...args, '--results', dir]);
+    t.is(code, 2, args.join(' '));
+    t.is(stdout, '');
+    if (args[0] !== 'matrix')
+      t.regex(stderr, /cells\/x: is neither a file nor a folder: a run has no such thing/);
+  }
+});
+
 const NASTY = 'a &x; &#0; \u0001 ]]> <b> \r\nnot ok 99 - b | c';
 
 test('reports are whole, whatever a guest has said', (t) => {
