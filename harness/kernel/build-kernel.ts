@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { copyFile, mkdir, readdir, readFile, realpath, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
-import { basename, join } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { InterruptedError, UsageError } from '../base/errors.js';
 import { contentKey, exists, scratchDir } from '../base/files.js';
 import { imagesDir } from '../base/paths.js';
@@ -82,6 +82,10 @@ export async function buildKernel(
     const before = new Map<string, string | null>();
     for (const { path } of texts.flatMap(changedFiles))
       if (!before.has(path)) before.set(path, await readFile(join(tree, path), 'utf8').catch(() => null));
+    if (!isOwn(build.patches))
+      progress.line(
+        `${build.id}: is compiled on this host, as you: what a patch makes its build run or read, it runs and reads as you`,
+      );
     for (const patch of patches) {
       const done = await host(
         await needProgram('patch'),
@@ -108,6 +112,11 @@ export async function buildKernel(
       progress,
     );
   });
+}
+
+/** Patches that come with loopanic. */
+function isOwn(patches: readonly string[]): boolean {
+  return patches.every((patch) => resolve(patch).startsWith(`${imagesDir}/`));
 }
 
 const REDUCED = join(imagesDir, 'kernel-patches/reduced.config');

@@ -80,7 +80,13 @@ export async function buildModule(
     const out = join(scratch.path, 'out');
     await mkdir(out);
     const job: BuildJob = { kernel, tree, source, out, ko, seconds: options.buildSeconds, update };
-    const made = await build(job, options, signal);
+    const made = await build(
+      job,
+      { name, isForeign: change.kind === 'series' || change.kind === 'source' },
+      options,
+      progress,
+      signal,
+    );
     if (signal?.aborted) throw new InterruptedError();
     const lines = made.output
       .split('\n')
@@ -120,7 +126,9 @@ export async function buildModule(
 
 async function build(
   job: BuildJob,
+  { name, isForeign }: { name: string; isForeign: boolean },
   options: BuildOptions,
+  progress: Progress,
   signal: AbortSignal | undefined,
 ): Promise<BuildResult> {
   if (options.builder === 'docker') return buildInContainer(job, options.builderImage, signal);
@@ -132,6 +140,10 @@ async function build(
     job.update(`${firstLine(error)}: building in a container`);
     return buildInContainer(job, options.builderImage, signal);
   }
+  if (isForeign)
+    progress.line(
+      `module ${name}: is compiled on this host, as you: what its patch or Makefile makes the build run or read, it runs and reads as you (--builder docker keeps it apart)`,
+    );
   return buildOnHost(job, compiler, signal);
 }
 
