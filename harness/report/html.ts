@@ -58,7 +58,7 @@ export async function htmlReport(run: RunDocument, folder: string, base: string)
 <header>
 <h1>loopanic ${h(titleOf(run))} <small>${h(run.run)}</small></h1>
 <p class="summary ${good ? 'good' : 'bad'}">${h(totals(run))}${partial === null ? '' : `; ${h(partial)}`}</p>
-<p>${h(run.startedAt)} on ${h(run.host.hostname)}, ${h(run.host.accel)} (${h(run.host.accelReason)}), ${Math.round(run.durationSeconds)} s; ${h(run.versions.qemu)}; loopanic ${h(run.versions.loopanic)}${run.confidence === null ? '' : `; confidence ${h(percent(run.confidence))}`}</p>
+<p>${h(run.startedAt)} on ${h(run.host.hostname)}, ${h(run.host.accel)} (${h(run.host.accelReason)}), ${Math.round(run.durationSeconds)} s; ${h(run.versions.qemu)}; loopanic ${h(run.versions.loopanic)}${run.confidence === null ? '' : `; confidence ${h(percent(run.confidence))}`}</p>${mergedText(run)}
 ${look.length > 0 ? `<nav aria-label="What needs a look"><h2>Needs a look</h2><ul>${look.map((cell) => lookLine(cell, run)).join('')}</ul></nav>` : ''}
 </header>
 <main>
@@ -78,6 +78,16 @@ ${details.join('\n')}
 </body>
 </html>
 `;
+}
+
+/** Of a run that was made of several: of which, and where those ran. */
+function mergedText({ mergedFrom }: RunDocument): string {
+  if (mergedFrom.length === 0) return '';
+  const rows = mergedFrom.map(
+    ({ run, shard, hostname, accel, qemu, cells }) =>
+      `<li>${h(run)}${shard === null ? '' : ` (shard ${h(shard)})`}: ${cells} cells on ${h(hostname)}, ${h(accel)}; ${h(qemu)}</li>`,
+  );
+  return `<details><summary>merged from ${mergedFrom.length} runs</summary><ul>${rows.join('')}</ul></details>`;
 }
 
 function lookLine(cell: RunCell, run: RunDocument): string {

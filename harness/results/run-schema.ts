@@ -106,6 +106,11 @@ const cellSchema = z.object({
   trials: z.array(
     outcomeSchema.extend({
       folder: z.string().describe("relative to run.json's folder"),
+      host: z
+        .object({ name: z.string(), qemu: z.string() })
+        .nullable()
+        .default(null)
+        .describe('where it ran; the first run.json files do not tell it'),
       dump: z
         .object({ method: z.enum(['kdump', 'qmp', 'serial']), bytes: z.int(), kept: z.boolean() })
         .nullable()
@@ -150,7 +155,15 @@ export const runSchema = z
         'version of the rules that verdicts follow from trials by; 1: those before a guarantee was given; 2: before the gate was read',
       ),
     matrix: z
-      .object({ name: z.string(), file: z.string() })
+      .object({
+        name: z.string(),
+        file: z.string(),
+        shard: z
+          .object({ part: z.int().min(1), of: z.int().min(1) })
+          .nullable()
+          .default(null)
+          .describe('which part of the matrix this is; null: all of it'),
+      })
       .nullable()
       .default(null)
       .describe('the matrix file, if the cells are from one'),
@@ -175,6 +188,21 @@ export const runSchema = z
     skipped: z
       .array(z.object({ kernel: z.string(), why: z.string() }))
       .describe('kernels that were left out: nothing follows for them'),
+    mergedFrom: z
+      .array(
+        z.object({
+          run: z.string(),
+          shard: z.string().nullable(),
+          hostname: z.string(),
+          accel: z.enum(['kvm', 'tcg']),
+          qemu: z.string(),
+          cells: z.int(),
+        }),
+      )
+      .default([])
+      .describe(
+        'runs that this one was made of; then `host` is that of the first, and each trial names its own',
+      ),
     cells: z.array(cellSchema),
   })
   .meta({ id: 'run' });

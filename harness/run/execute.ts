@@ -180,7 +180,14 @@ class Session {
         ),
       ({ outcome }) => outcome,
     );
-    const trial: RunTrial = { ...outcome, folder: relative, dump: null, analysis: null };
+    const { host, versions } = this.#document;
+    const trial: RunTrial = {
+      ...outcome,
+      folder: relative,
+      host: { name: host.hostname, qemu: versions.qemu },
+      dump: null,
+      analysis: null,
+    };
     cell.trials.push(trial);
     judged();
     // Saved before the dump is looked at: the outcome is known, whatever comes of that.

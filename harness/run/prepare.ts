@@ -26,6 +26,7 @@ import { type AccelChoice, chooseAccel } from '../vm/accel.js';
 import type { Accel } from '../vm/qemu-args.js';
 import type { KeepDumps } from './after-crash.js';
 import { cellKey, programKey, qemuVersion, scriptsKey } from './cell-key.js';
+import type { Shard } from './shard.js';
 
 /** What a command wants to be run. */
 export interface RunRequest {
@@ -38,7 +39,7 @@ export interface RunRequest {
   /** A cell whose kernel or module cannot be had is inconclusive, and the others are run. */
   tolerant?: boolean;
   /** The matrix file that the cells are from. */
-  matrix?: { name: string; file: string };
+  matrix?: { name: string; file: string; shard: Shard | null };
   /** Kernels that were left out, and why. */
   skipped?: { kernel: string; why: string }[];
   /** Boots of a cell; with `confidence`, those of a positive control. */
@@ -248,6 +249,7 @@ async function newDocument(
       qemu: await qemuVersion(),
     },
     matrix: request.matrix ?? null,
+    mergedFrom: [],
     request: {
       trials: request.trials,
       dump: request.dump,

@@ -11,6 +11,7 @@ import { pruneRuns } from '../../results/retention.js';
 import { executeRun } from '../../run/execute.js';
 import { planRun } from '../../run/plan-run.js';
 import type { RunRequest } from '../../run/prepare.js';
+import { parseShard, shardOf } from '../../run/shard.js';
 import { loadMatrix, type MatrixCell, matrixFile, matrixNames } from '../../scenario/load-matrix.js';
 import { scenarioNames } from '../../scenario/load-scenario.js';
 import { matrixSchema } from '../../scenario/matrix-schema.js';
@@ -34,6 +35,7 @@ export interface MatrixArgs
   expectationOk: boolean;
   keepRuns?: number | undefined;
   seed?: number | undefined;
+  shard?: string | undefined;
   json: boolean;
 }
 
@@ -96,11 +98,14 @@ export async function matrix(args: MatrixArgs, { signal }: Context): Promise<num
     },
   });
   const { image, jobs, retries, dump, keepDumps, results, accel, resume } = args;
+  // Of the whole matrix: its parts are to be judged by one measure.
   const boots = bootsOf(args, cells);
+  const shard = args.shard === undefined ? null : parseShard(args.shard);
+  const mine = shard === null ? cells : shardOf(cells, shard);
   const request = {
     command: 'matrix',
     ...{
-      cells,
+      cells: mine,
       image,
       ...boots,
       needControls: args.confidence !== undefined,
@@ -115,7 +120,7 @@ export async function matrix(args: MatrixArgs, { signal }: Context): Promise<num
       build: args,
       tolerant: true,
       skipped,
-      matrix: { name, file: resolve(file) },
+      matrix: { name, file: resolve(file), shard },
     },
     ...(args.seed === undefined ? {} : { seed: args.seed }),
   };

@@ -23,6 +23,11 @@ export function matrixCommand(y: Cli): Cli {
             'only cells whose kernel+module+scenario this glob matches (repeat); their controls come along',
         })
         .option('list', { type: 'boolean', default: false, describe: 'the plan: cells, boots, time, disk' })
+        .option('shard', {
+          type: 'string',
+          describe:
+            'only this part of the cells, each with its control: 2/5 is the second of five (then: loopanic merge)',
+        })
         .option('resume', { type: 'string', describe: 'go on with a run that was interrupted (its id)' })
         .option('confidence', {
           type: 'number',

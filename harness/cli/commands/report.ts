@@ -25,6 +25,16 @@ export function reportCommand(y: Cli): Cli {
   ) as Cli;
 }
 
+/** Registers `loopanic merge`. */
+export function mergeCommand(y: Cli): Cli {
+  return y.command(
+    'merge <runs..>',
+    'one run of several: the shards of a matrix (matrix --shard 1/3, 2/3, 3/3), with one report',
+    (y) => y.positional('runs', { type: 'string', array: true, demandOption: true }),
+    does(async () => (await import('../actions/merge.js')).merge),
+  ) as Cli;
+}
+
 /** Registers `loopanic compare`. */
 export function compareCommand(y: Cli): Cli {
   return y.command(
