@@ -16,6 +16,8 @@ export interface NightlyArgs {
   confidence: number;
   trials: number;
   keepRuns: number;
+  /** Machines that share a night; 1: one does it all. */
+  shards: number;
   json: boolean;
   results: string;
   accel: string;
@@ -28,6 +30,11 @@ export interface NightlyArgs {
 export async function nightlyUnit(given: NightlyArgs): Promise<number> {
   const file = await matrixFile(given.file);
   const args = { ...given, file };
+  if (!Number.isInteger(args.shards) || args.shards < 1 || (args.for === 'systemd' && args.shards > 1))
+    throw new UsageError(
+      'bad-usage',
+      `--shards ${args.shards}: ${args.for === 'systemd' ? 'is for --for github or gitlab: one machine needs none' : 'must be a number of machines'}`,
+    );
   for (const [name, word] of [
     ['FILE', file],
     ['--results', args.results],
@@ -43,7 +50,7 @@ export async function nightlyUnit(given: NightlyArgs): Promise<number> {
   await readYaml(file, matrixSchema);
   const [hour = '2', minute = '30'] = args.at.split(':');
   if (args.for !== 'systemd') {
-    const text = args.for === 'github' ? githubJob(args, Number(hour), Number(minute)) : gitlabJob(args);
+    const text = ciJob(args, Number(hour), Number(minute));
     printResult(args.json, { [args.for]: text }, () => [text]);
     return EXIT.ok;
   }
@@ -107,6 +114,100 @@ function systemdWord(word: string, isCommand = true): string {
   const specifiers = word.replaceAll('%', '%%');
   const plain = isCommand ? specifiers.replaceAll('$', '$$$$') : specifiers;
   return /^[\w./@%+=:,$-]+$/.test(plain) ? plain : `"${plain.replace(/["\\]/g, '\\$&')}"`;
+}
+
+function ciJob(args: NightlyArgs, hour: number, minute: number): string {
+  const isShared = args.shards > 1;
+  if (args.for === 'github') return (isShared ? githubShards : githubJob)(args, hour, minute);
+  return (isShared ? gitlabShards : gitlabJob)(args);
+}
+
+/** A job for each part, which fails only if it made no run, and one that judges them together. */
+function githubShards(
+  { file, confidence, trials, shards }: NightlyArgs,
+  hour: number,
+  minute: number,
+): string {
+  const parts = Array.from({ length: shards }, (_, index) => index + 1).join(', ');
+  return `# .github/workflows/loopanic-nightly.yml; the time is UTC
+name: loopanic nightly
+on:
+  schedule:
+    - cron: '${minute} ${hour} * * *'
+  workflow_dispatch:
+jobs:
+  matrix:
+    runs-on: [self-hosted, linux, x64] # with KVM: minutes instead of hours
+    timeout-minutes: 240
+    strategy:
+      fail-fast: false
+      matrix:
+        shard: [${parts}]
+    steps:
+      - uses: actions/checkout@v4
+      - run: npm ci && npx loopanic setup
+      - run: |
+          npx loopanic matrix ${matrixPath(file)} --shard \${{ matrix.shard }}/${shards} --confidence ${confidence} --trials ${trials} --json >results/last.json || ${RUN_ID}
+      - if: always()
+        uses: actions/upload-artifact@v4
+        with:
+          name: loopanic-shard-\${{ matrix.shard }} # logs and dumps are copies of a guest's memory: mind who may read them
+          path: results
+  report:
+    needs: matrix
+    if: always()
+    runs-on: ubuntu-latest
+    steps:
+      - uses: actions/checkout@v4
+      - run: npm ci
+      - uses: actions/download-artifact@v4
+        with:
+          path: shards
+      - run: npx loopanic merge shards/*/*Z-* --json >results/last.json
+      - if: always()
+        run: |
+          run=$(${RUN_ID})
+          npx loopanic report "$run" --format md >>"$GITHUB_STEP_SUMMARY"
+          npx loopanic report "$run" --format junit --output results/junit.xml
+      - if: always()
+        uses: actions/upload-artifact@v4
+        with:
+          name: loopanic-results
+          path: results
+`;
+}
+
+function gitlabShards({ file, confidence, trials, shards }: NightlyArgs): string {
+  return `# .gitlab-ci.yml; the time is that of the pipeline schedule
+loopanic-matrix:
+  tags: [kvm]
+  timeout: 4h
+  parallel: ${shards}
+  rules:
+    - if: $CI_PIPELINE_SOURCE == "schedule"
+  script:
+    - npm ci && npx loopanic setup
+    - |
+      npx loopanic matrix ${matrixPath(file)} --shard "$CI_NODE_INDEX/$CI_NODE_TOTAL" --confidence ${confidence} --trials ${trials} --json >results/last.json || ${RUN_ID}
+  artifacts:
+    when: always
+    paths: [results]
+loopanic-report:
+  needs: [loopanic-matrix]
+  rules:
+    - if: $CI_PIPELINE_SOURCE == "schedule"
+      when: always
+  script:
+    - npm ci
+    - npx loopanic merge results/*Z-* --json >results/last.json
+  after_script:
+    - npx loopanic report "$(${RUN_ID})" --format junit --output junit.xml
+  artifacts:
+    when: always
+    paths: [results]
+    reports:
+      junit: junit.xml
+`;
 }
 
 /** Exit codes need no translation: whatever is not 0 fails the job, and the reports are made in any case, of this run and no other. */

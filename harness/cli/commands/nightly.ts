@@ -33,6 +33,12 @@ export function nightlyUnitCommand(y: Cli): Cli {
           describe: 'as matrix --confidence',
         })
         .option('trials', { ...trials, default: CONTROL_BOOTS, describe: 'boots of each positive control' })
+        .option('shards', {
+          type: 'number',
+          default: 1,
+          describe:
+            'machines that share a night (github, gitlab): a job for each, and one that merges their runs',
+        })
         .option('keep-runs', {
           type: 'number',
           default: 30,

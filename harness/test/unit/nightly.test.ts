@@ -89,6 +89,24 @@ test('nightly-unit: commands that exist, times that are times', async (t) => {
   }
 });
 
+test('nightly-unit: several machines share a night, and one judges what they ran', async (t) => {
+  const job = async (service: string) => {
+    const { code, stdout, stderr } = await loopanic(['nightly-unit', '--for', service, '--shards', '3']);
+    t.is(code, 0, stderr);
+    t.regex(stdout, /npx loopanic merge /);
+    return parse(stdout);
+  };
+  const github = await job('github');
+  t.deepEqual(github.jobs.matrix.strategy.matrix.shard, [1, 2, 3]);
+  t.regex(JSON.stringify(github.jobs.matrix.steps), /--shard \$\{\{ matrix\.shard \}\}\/3 /);
+  t.is(github.jobs.report.needs, 'matrix');
+  const gitlab = await job('gitlab');
+  t.is(gitlab['loopanic-matrix'].parallel, 3);
+  t.regex(JSON.stringify(gitlab['loopanic-matrix'].script), /--shard .*\$CI_NODE_INDEX\/\$CI_NODE_TOTAL/);
+  t.deepEqual(gitlab['loopanic-report'].needs, ['loopanic-matrix']);
+  t.is((await loopanic(['nightly-unit', '--shards', '2'])).code, 2);
+});
+
 test('nightly-unit: odd names reach the command whole, and a file that is no matrix is refused', async (t) => {
   const dir = await tempDir(t);
   const file = join(dir, 'odd $HOME #1 `x` %s it\'s: "q".matrix.yaml');
