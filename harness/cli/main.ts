@@ -16,7 +16,7 @@ import { kernelCommand } from './commands/kernel.js';
 import { matrixCommand } from './commands/matrix.js';
 import { moduleCommand } from './commands/module.js';
 import { nightlyUnitCommand } from './commands/nightly.js';
-import { compareCommand, mergeCommand, reportCommand } from './commands/report.js';
+import { compareCommand, historyCommand, mergeCommand, reportCommand } from './commands/report.js';
 import { runCommand } from './commands/run.js';
 import { scenarioCommand } from './commands/scenario.js';
 import { setupCommand } from './commands/setup.js';
@@ -64,6 +64,7 @@ const commands = [
   reportCommand,
   compareCommand,
   mergeCommand,
+  historyCommand,
   classifyCommand,
   analyzeCommand,
   kernelCommand,

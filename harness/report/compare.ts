@@ -32,7 +32,7 @@ export interface CellChange {
  * kernel, module, image or scripts are others. A file under test is the same cell whatever its content is.
  */
 export function compareRuns(before: RunDocument, after: RunDocument): CellChange[] {
-  const [old, now] = [keyed(before), keyed(after)];
+  const [old, now] = [keyedCells(before), keyedCells(after)];
   const changes = [...new Set([...old.keys(), ...now.keys()])].map((key) =>
     compareCells(old.get(key), now.get(key), before, after),
   );
@@ -40,7 +40,7 @@ export function compareRuns(before: RunDocument, after: RunDocument): CellChange
 }
 
 /** Cells by name; the content hash of a file is left out where that leaves the name unique. */
-function keyed({ cells }: RunDocument): Map<string, RunCell> {
+export function keyedCells({ cells }: RunDocument): Map<string, RunCell> {
   const short = (cell: RunCell): string =>
     cellName({ ...cell, module: cell.module.replace(/@[0-9a-f]{8}$/, '') });
   const names = cells.map(short);

@@ -25,13 +25,13 @@ import { STYLE } from './style.js';
 import { survivalCurve } from './survival.js';
 
 /** Text in HTML, elements and attributes alike. */
-function h(text: string): string {
+export function h(text: string): string {
   return text.replace(/[&<>"']/g, (sign) => `&#${sign.charCodeAt(0)};`);
 }
 
 /** Another for each cell: what may not stand in a fragment is spelled out. */
-const anchor = (cell: RunCell): string =>
-  `cell-${cellName(cell).replace(/[^A-Za-z0-9-]/g, (sign) => `_${sign.charCodeAt(0).toString(16)}_`)}`;
+export const anchor = (name: string): string =>
+  `cell-${name.replace(/[^A-Za-z0-9-]/g, (sign) => `_${sign.charCodeAt(0).toString(16)}_`)}`;
 
 /**
  * One page for the morning: no scripts, nothing from a network. `folder` is the run's, where logs and dumps are; `base` the folder that
@@ -98,7 +98,7 @@ function lookLine(cell: RunCell, run: RunDocument): string {
         ? `${cell.verdict}, with a warning: ${cell.warnings.join('; ')}`
         : `${cell.verdict ?? 'not judged'}: ${cell.reason}`;
   const sign = standing(cell, run) === 'ok' ? '⚠' : signOf(cell, run);
-  return `<li>${sign} <a href="#${anchor(cell)}">${h(cellName(cell))}</a>: ${h(what)}</li>`;
+  return `<li>${sign} <a href="#${anchor(cellName(cell))}">${h(cellName(cell))}</a>: ${h(what)}</li>`;
 }
 
 function heatMap(run: RunDocument, kernel: string): string {
@@ -116,7 +116,7 @@ function heatMap(run: RunDocument, kernel: string): string {
         statistics && statistics.counted > 0 ? `${statistics.panicked}/${statistics.counted}` : '';
       const heat = share === undefined || verdict === 'void' ? 'na' : `h${Math.ceil(share * 4)}`;
       const odd = standing(cell, run) === 'contradicted' ? ' contradicted' : '';
-      return `<td class="${verdict ?? 'pending'} ${heat}${odd}"><a href="#${anchor(cell)}"><span class="sign" aria-hidden="true">${signOf(cell, run)}</span> ${verdict ?? 'not judged'}<br><small>${numbers}${proofText(cell) && ` ${proofText(cell)}`}${odd ? ` ${h(expectedInstead(cell))}` : ''}${cell.warnings.length > 0 ? ' ⚠' : ''}</small></a></td>`;
+      return `<td class="${verdict ?? 'pending'} ${heat}${odd}"><a href="#${anchor(cellName(cell))}"><span class="sign" aria-hidden="true">${signOf(cell, run)}</span> ${verdict ?? 'not judged'}<br><small>${numbers}${proofText(cell) && ` ${proofText(cell)}`}${odd ? ` ${h(expectedInstead(cell))}` : ''}${cell.warnings.length > 0 ? ' ⚠' : ''}</small></a></td>`;
     });
     return `<tr><th scope="row">${h(module)}</th>${row.join('')}</tr>`;
   });
@@ -183,7 +183,7 @@ async function cellSection(cell: RunCell, run: RunDocument, folder: string, base
       return marked ? `<mark>${body}</mark>` : body;
     })
     .join('\n');
-  return `<article id="${anchor(cell)}" class="${standing(cell, run)}">
+  return `<article id="${anchor(cellName(cell))}" class="${standing(cell, run)}">
 <h3>${signOf(cell, run)} ${h(cell.module)} <small>${h(cell.kernel)}, ${h(cell.scenario)}</small></h3>
 <p><strong>${h(cell.verdict ?? 'not judged')}</strong>${standing(cell, run) === 'contradicted' ? ' <strong>(contradicted)</strong>' : ''}: ${h(cell.reason)}; ${expected}</p>
 ${cell.warnings.map((warning) => `<p class="warning">⚠ ${h(warning)}</p>`).join('')}

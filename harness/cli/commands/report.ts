@@ -35,6 +35,16 @@ export function mergeCommand(y: Cli): Cli {
   ) as Cli;
 }
 
+/** Registers `loopanic history`. */
+export function historyCommand(y: Cli): Cli {
+  return y.command(
+    'history',
+    'what became of every cell, night by night: pages below the results folder',
+    (y) => y,
+    does(async () => (await import('../actions/history.js')).history),
+  ) as Cli;
+}
+
 /** Registers `loopanic compare`. */
 export function compareCommand(y: Cli): Cli {
   return y.command(
