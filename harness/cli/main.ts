@@ -16,7 +16,13 @@ import { kernelCommand } from './commands/kernel.js';
 import { matrixCommand } from './commands/matrix.js';
 import { moduleCommand } from './commands/module.js';
 import { nightlyUnitCommand } from './commands/nightly.js';
-import { compareCommand, historyCommand, mergeCommand, reportCommand } from './commands/report.js';
+import {
+  bundleCommand,
+  compareCommand,
+  historyCommand,
+  mergeCommand,
+  reportCommand,
+} from './commands/report.js';
 import { runCommand } from './commands/run.js';
 import { scenarioCommand } from './commands/scenario.js';
 import { setupCommand } from './commands/setup.js';
@@ -65,6 +71,7 @@ const commands = [
   compareCommand,
   mergeCommand,
   historyCommand,
+  bundleCommand,
   classifyCommand,
   analyzeCommand,
   kernelCommand,

@@ -1,7 +1,7 @@
 import { REPORT_FORMATS } from '../../report/formats.js';
-import { does } from '../act.js';
+import { does, doesOwnCleanup } from '../act.js';
 import type { Cli } from '../options.js';
-import { expectationOk } from '../options.js';
+import { buildOptions, expectationOk } from '../options.js';
 
 /** Registers `loopanic report`. */
 export function reportCommand(y: Cli): Cli {
@@ -32,6 +32,25 @@ export function mergeCommand(y: Cli): Cli {
     'one run of several: the shards of a matrix (matrix --shard 1/3, 2/3, 3/3), with one report',
     (y) => y.positional('runs', { type: 'string', array: true, demandOption: true }),
     does(async () => (await import('../actions/merge.js')).merge),
+  ) as Cli;
+}
+
+/** Registers `loopanic bundle`. */
+export function bundleCommand(y: Cli): Cli {
+  return y.command(
+    'bundle <run> <cell> [trial]',
+    'one boot as an archive that repeats it with QEMU alone: kernel, initramfs, LUN, logs, analysis, hashes and sources',
+    (y) =>
+      buildOptions(y)
+        .positional('run', { type: 'string', demandOption: true, describe: 'as report takes it' })
+        .positional('cell', {
+          type: 'string',
+          demandOption: true,
+          describe: 'kernel+module+scenario, or a part of it that no other cell has',
+        })
+        .positional('trial', { type: 'number', default: 1, describe: 'its number' })
+        .option('output', { type: 'string', describe: 'file; default: named after the trial, here' }),
+    doesOwnCleanup(async () => (await import('../actions/bundle.js')).bundle),
   ) as Cli;
 }
 
