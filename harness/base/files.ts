@@ -1,3 +1,4 @@
+import { execFile } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { constants, readFileSync, readlinkSync, rmSync } from 'node:fs';
 import { access, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
@@ -95,10 +96,24 @@ export async function scratchDir(purpose: string): Promise<AsyncDisposable & { p
   return {
     path,
     async [Symbol.asyncDispose]() {
-      await rm(path, { recursive: true, force: true });
+      await removeTree(path);
       openScratch.delete(path);
     },
   };
+}
+
+/**
+ * Removes a folder of work in progress, and tells whether it is gone. Where paths are too long for Node's own way, rm(1) goes in step by step. Never throws: how the work
+ * went must not be hidden by that.
+ */
+async function removeTree(path: string): Promise<boolean> {
+  await rm(path, { recursive: true, force: true }).catch(
+    () =>
+      new Promise<void>((resolve) =>
+        execFile('rm', ['-rf', '--one-file-system', '--', path], () => resolve()),
+      ),
+  );
+  return !(await exists(path));
 }
 
 const FOREIGN_SCRATCH_DAYS = 2;
@@ -115,10 +130,7 @@ export async function sweepScratch(): Promise<number> {
     const [space, pid] = name.split('-');
     const path = join(root, name);
     if (space === here ? isAlive(Number(pid)) : await isYoung(path)) continue;
-    await rm(path, { recursive: true, force: true }).then(
-      () => removed++,
-      () => {},
-    );
+    if (await removeTree(path)) removed++;
   }
   return removed;
 }

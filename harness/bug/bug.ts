@@ -80,6 +80,8 @@ export interface WorkCounter {
   words: string;
   /** What it means if there were too few. */
   tooFew: string;
+  /** Bytes that one of them writes to the LUN; default: none. */
+  bytes?: number;
   /** How many a cycle must have, if the scenario does not say. */
   least: (allocationGroups: number) => number;
   /** How many all cycles together must have, where a single one may have none. */

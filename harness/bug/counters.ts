@@ -13,6 +13,7 @@ export const agHeaderCounters: readonly WorkCounter[] = [
   {
     key: 'merged',
     words: 'merged two-sector writes',
+    bytes: 1024,
     tooFew: 'it did not try the trigger',
     least: (groups) => Math.floor(groups / 2),
   },

@@ -14,8 +14,13 @@ export function progressFor(quiet = false): Progress {
 
 /** The command's result: a JSON document, or lines for people. This is all that goes to stdout. */
 export function printResult(json: boolean, document: unknown, lines: () => string[]): void {
-  const text = json ? JSON.stringify(document, null, 2) : harmless(lines().join('\n'));
+  // In JSON, C0 is escaped; what else acts on a terminal is, too: it means the same.
+  const text = json ? escaped(JSON.stringify(document, null, 2)) : harmless(lines().join('\n'));
   if (text) process.stdout.write(`${text}\n`);
+}
+
+function escaped(text: string): string {
+  return text.replace(/[\u007f-\u009f]/g, (sign) => `\\u00${sign.charCodeAt(0).toString(16)}`);
 }
 
 /** Lines of a table with aligned columns. */

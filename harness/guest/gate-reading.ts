@@ -62,6 +62,9 @@ interface LeakedCall extends Call {
 /** Why there is no reading where no probe was asked for. */
 export const NO_PROBE = 'the guest set no probe';
 
+/** Of an offset or a size: they are ints of the kernel's. */
+const LARGEST = 0x7fff_ffffn;
+
 /** Of gate.pl: its own calls have this size. */
 const PING = 61;
 
@@ -92,8 +95,13 @@ export function gateReading(
   const marks = marksIn(words);
   if (marks === null) return none(`the probe cannot be read: ${told.probe}`);
   const counts = { ...work?.counts };
-  const rest = [...(told.rest ?? '').matchAll(/(?:^| )([a-z]+)=(\d{1,15})(?= |$)/g)];
-  for (const [, key = '', count] of rest) counts[key] = (counts[key] ?? 0) + Number(count);
+  const rest = [...(told.rest ?? '').matchAll(/(?:^| )([a-z]+)=(\d{1,12})(?= |$)/g)];
+  const seen = new Set<string>();
+  for (const [, key = '', count] of rest)
+    if (!seen.has(key)) {
+      seen.add(key);
+      counts[key] = (counts[key] ?? 0) + Number(count);
+    }
   const across = told.copy === 'across-pages';
   const calls = across ? [] : printedCalls(console, marks);
   const shown = calls.length + (across && told.panicked !== null ? 1 : 0);
@@ -141,10 +149,15 @@ export function recordedCall(text: string): (Call & Partial<Record<'own' | 'tb' 
   const said = / gate: \(\S+\)(.*)$/.exec(text)?.[1];
   if (said === undefined) return null;
   const fields = new Map(
-    [...said.matchAll(/ (\w+)=(0x[0-9a-f]+|\d+)/g)].map(([, key = '', value = '']) => [key, BigInt(value)]),
+    [...said.matchAll(/ (\w+)=(0x[0-9a-f]{1,16}|\d{1,20})(?= |$)/g)].map(([, key = '', value = '']) => [
+      key,
+      BigInt(value),
+    ]),
   );
   const [page, offset, size] = ['page', 'off', 'size'].map((key) => fields.get(key));
   if (page === undefined || offset === undefined || size === undefined) return null;
+  // No call has more: the line is damaged.
+  if (offset > LARGEST || size > LARGEST) return null;
   const words = Object.fromEntries(
     [...fields].filter(([key]) => key === 'own' || key === 'tb' || key === 'hs'),
   );

@@ -49,6 +49,13 @@ export const guestSchema = z.object({
 });
 export type GuestFacts = z.infer<typeof guestSchema>;
 
+/** More than this no guest's scripts tell: a guest may say anything. */
+const MOST_FACTS = 256;
+const MOST_SLABS = 64;
+const LONGEST_KEY = 128;
+/** COMMAND_LINE_SIZE of arch/x86/include/uapi/asm/setup.h, and some. */
+const LONGEST_VALUE = 4096;
+
 /**
  * Collects what a guest prints on its second serial port: `@<token> key value`. The facts are told twice, `again` in between; then comes
  * the kernel's log, record by record.
@@ -73,12 +80,14 @@ export class FactReader {
     else if (key === 'slab') {
       const [cache = '', order = '', objects = ''] = rest;
       const [pages, count] = [wholeNumber(order), wholeNumber(objects)];
-      if (pages !== null && count !== null) this.#slabs.set(cache, { order: pages, objectsPerSlab: count });
+      if (pages !== null && count !== null && this.#slabs.size < MOST_SLABS)
+        this.#slabs.set(cache.slice(0, LONGEST_KEY), { order: pages, objectsPerSlab: count });
     } else if (key === 'again' && this.#before === null) {
       this.#before = new FactReader('');
       [this.#before.#values, this.#before.#slabs] = [this.#values, this.#slabs];
       [this.#values, this.#slabs] = [new Map(), new Map()];
-    } else if (key !== 'alive') this.#values.set(key, rest.join(' '));
+    } else if (key !== 'alive' && (this.#values.size < MOST_FACTS || this.#values.has(key)))
+      this.#values.set(key.slice(0, LONGEST_KEY), rest.join(' ').slice(0, LONGEST_VALUE));
   }
 
   /** One fact as it was told first. */
@@ -157,5 +166,5 @@ export function knownFact(key: string): boolean {
 
 /** Null for what is none, or too large to be exact: a guest may say anything. */
 function wholeNumber(text: string): number | null {
-  return /^\d{1,15}$/.test(text) ? Number(text) : null;
+  return /^\d{1,12}$/.test(text) ? Number(text) : null;
 }

@@ -47,9 +47,13 @@ export class GuestMarkers {
   readonly #begun = new Set<Phase>();
   readonly token: string;
   readonly #prefix: string;
+  readonly #mostCycles: number | null;
+  #isUp = false;
 
-  constructor(token: string) {
+  /** `mostCycles`: after which its workload ends; null: unknown. */
+  constructor(token: string, mostCycles: number | null = null) {
     this.token = token;
+    this.#mostCycles = mostCycles;
     this.#prefix = `loopanic:${token}:`;
   }
 
@@ -95,10 +99,15 @@ export class GuestMarkers {
   /** False if it is a workload's own note, which says nothing of how far it is. */
   #take(line: LogLine, verb: string, said: string): boolean {
     switch (verb) {
-      case 'up':
+      // Said once; what a cycle says on its way is no headway of its own.
+      case 'up': {
+        const isFirst = !this.#isUp;
+        this.#isUp = true;
+        return isFirst;
+      }
       case 'shutdown':
       case 'unmounted':
-        break;
+        return false;
       case 'phase':
         this.#enter(line, said);
         break;
@@ -145,7 +154,7 @@ export class GuestMarkers {
   #cycle(line: LogLine, said: string): void {
     const { work } = this;
     const cycle = Number.parseInt(said, 10);
-    if (!work || this.#done || cycle !== work.cycles + 1) {
+    if (!work || this.#done || cycle !== work.cycles + 1 || cycle > (this.#mostCycles ?? cycle)) {
       this.#fault(line, `cycle ${said} follows ${work ? `cycle ${work.cycles}` : 'no workload'}`);
       return;
     }
@@ -185,7 +194,7 @@ export class GuestMarkers {
 
 /** Whole number behind `key=`, no larger than what is exact; NaN if there is none. */
 function value(said: string, key: string): number {
-  const digits = new RegExp(`(?:^| )${key}=(\\d{1,15})(?: |$)`).exec(said)?.[1];
+  const digits = new RegExp(`(?:^| )${key}=(\\d{1,12})(?: |$)`).exec(said)?.[1];
   return digits === undefined ? Number.NaN : Number(digits);
 }
 
@@ -193,7 +202,7 @@ function value(said: string, key: string): number {
 function counts(said: string): { counts: Record<string, number>; bytes: number } | null {
   const found: Record<string, number> = {};
   for (const [, key = '', digits = ''] of said.matchAll(/(?:^| )([a-z]+)=(\S*)/g)) {
-    if (!/^\d{1,15}$/.test(digits)) return null;
+    if (!/^\d{1,12}$/.test(digits)) return null;
     if (key !== 'cycles') found[key] = Number(digits);
   }
   const { bytes, ...rest } = found;
@@ -212,6 +221,11 @@ export class LineSplitter {
 
   constructor(onLine: (line: LogLine) => void) {
     this.#onLine = onLine;
+  }
+
+  /** Lines that have ended. */
+  get count(): number {
+    return this.#count;
   }
 
   push(chunk: Buffer): void {

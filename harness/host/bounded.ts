@@ -4,6 +4,8 @@ import { host } from './command.js';
 const GIB = 2 ** 30;
 /** Nothing that is given here unpacks to more: a kernel's debug info has four. */
 export const MOST_UNPACKED = 8 * GIB;
+/** A kernel's source has 80,000 files. */
+const MOST_FILES = 200_000;
 /** How often the folder is measured. */
 const INTERVAL_MS = 1000;
 
@@ -21,7 +23,7 @@ export async function bounded<T>(
   let done = false;
   let wake: () => void = () => {};
   const measure = async (): Promise<void> => {
-    if ((await bytesIn(dir)) > most) over.abort();
+    if ((await sizeOf(dir, '-B1')) > most || (await sizeOf(dir, '--inodes')) > MOST_FILES) over.abort();
   };
   const watch = async (): Promise<void> => {
     while (!done && !over.signal.aborted) {
@@ -42,7 +44,7 @@ export async function bounded<T>(
     if (!over.signal.aborted) throw error;
     throw new UsageError(
       'too-large',
-      `${what}: unpacks to more than ${most / GIB} GiB: this is not taken`,
+      `${what}: unpacks to more than ${most / GIB} GiB or ${MOST_FILES} files: this is not taken`,
       error,
     );
   } finally {
@@ -52,8 +54,8 @@ export async function bounded<T>(
   }
 }
 
-/** Bytes of all files below a folder, as long as they say that they are; what vanishes meanwhile does not count. */
-async function bytesIn(dir: string): Promise<number> {
-  const { stdout } = await host('du', ['-s', '--apparent-size', '-B1', dir], { reject: false });
+/** Bytes of all files below a folder, as long as they say that they are, or their number; what vanishes meanwhile does not count. */
+async function sizeOf(dir: string, unit: '-B1' | '--inodes'): Promise<number> {
+  const { stdout } = await host('du', ['-s', '--apparent-size', unit, dir], { reject: false });
   return Number(/^\d+/.exec(stdout)?.[0] ?? 0);
 }

@@ -19,11 +19,14 @@ export function begins(content: Buffer, magic: string): boolean {
   return content.toString('hex', 0, magic.length / 2) === magic;
 }
 
-/** The content of a file, unpacked if it is packed (gzip, xz, zstd, bzip2). `path` is for messages. Throws UsageError if it cannot be. */
-export async function unpacked(content: Buffer, path: string): Promise<Buffer> {
+/**
+ * The content of a file, unpacked if it is packed (gzip, xz, zstd, bzip2), to no more than `most` bytes. `path` is for messages. Throws UsageError if it
+ * cannot be.
+ */
+export async function unpacked(content: Buffer, path: string, most = MOST_BYTES): Promise<Buffer> {
   const packed = PACKED.find(({ magic }) => begins(content, magic));
   try {
-    if (begins(content, '1f8b')) return gunzipSync(content, { maxOutputLength: MOST_BYTES });
+    if (begins(content, '1f8b')) return gunzipSync(content, { maxOutputLength: most });
     if (!packed) return content;
     const program = await findProgram(packed.program);
     if (program === undefined)
@@ -34,7 +37,7 @@ export async function unpacked(content: Buffer, path: string): Promise<Buffer> {
     const { stdout } = await host(program, packed.args, {
       input: content,
       encoding: 'buffer',
-      maxBuffer: MOST_BYTES,
+      maxBuffer: most,
     });
     return Buffer.from(stdout);
   } catch (error) {

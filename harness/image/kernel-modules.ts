@@ -2,6 +2,7 @@ import { copyFile, mkdir } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
 import { UsageError } from '../base/errors.js';
 import { buildOnce, contentKey, exists, scratchDir } from '../base/files.js';
+import { insideOf } from '../base/given-file.js';
 import { cacheDir } from '../base/paths.js';
 import { command, commandError, host } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
@@ -55,6 +56,7 @@ async function ensureArchive(
         );
       for (const [, file] of found.stdout.matchAll(/^insmod (\S+)/gm)) {
         if (file === undefined) continue;
+        await insideOf(join(kernel.modulesRoot, tree), file, 'odd-kernel');
         const to = join(scratch.path, relative(kernel.modulesRoot, file));
         await mkdir(dirname(to), { recursive: true });
         await copyFile(file, to);

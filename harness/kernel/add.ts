@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { cp, mkdir, readdir, realpath, rm, stat, writeFile } from 'node:fs/promises';
+import { cp, lstat, mkdir, readdir, realpath, rm, stat, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { basename, join, resolve } from 'node:path';
 import { pipeline } from 'node:stream/promises';
@@ -240,7 +240,12 @@ async function copyDirectory(
     for (const name of await readdir(modules)) {
       const tree = await insideOf(dir, join(modules, name), 'odd-kernel');
       if (!(await stat(tree)).isDirectory()) continue;
-      const links = (path: string): boolean => !['build', 'source'].some((link) => path === join(tree, link));
+      const links = async (path: string): Promise<boolean> => {
+        const info = await lstat(path);
+        if (!info.isFile() && !info.isDirectory() && !info.isSymbolicLink())
+          throw new UsageError('odd-kernel', `${path}: is a FIFO, a socket or a device: this is not taken`);
+        return !['build', 'source'].some((link) => path === join(tree, link));
+      };
       await cp(tree, join(out, 'lib/modules', name), {
         recursive: true,
         verbatimSymlinks: true,

@@ -4,6 +4,7 @@ import { availableParallelism } from 'node:os';
 import { basename, join, resolve } from 'node:path';
 import { InterruptedError, UsageError } from '../base/errors.js';
 import { contentKey, exists, scratchDir } from '../base/files.js';
+import { readGiven } from '../base/given-file.js';
 import { imagesDir } from '../base/paths.js';
 import type { Progress } from '../base/progress.js';
 import { command, host } from '../host/command.js';
@@ -45,7 +46,9 @@ export async function buildKernel(
       }),
     ),
   );
-  const texts = await Promise.all(patches.map((file) => readFile(file, 'utf8')));
+  const texts = await Promise.all(
+    patches.map(async (file) => (await readGiven(file, MOST_PATCH_MIB, 'no-such-patch')).toString()),
+  );
   for (const [index, file] of patches.entries()) checkChangesSomething(file, texts[index] ?? '');
   const base = await ensureKernel(build.from, progress);
   if (base.origin !== 'debian' || base.suite === undefined || base.sourcePackage === undefined)
@@ -119,6 +122,8 @@ function isOwn(patches: readonly string[]): boolean {
   return patches.every((patch) => resolve(patch).startsWith(`${imagesDir}/`));
 }
 
+/** No patch is larger. */
+const MOST_PATCH_MIB = 64;
 const REDUCED = join(imagesDir, 'kernel-patches/reduced.config');
 /** Changes when a build of the same would come out differently. */
 const BUILD_VERSION = '1';

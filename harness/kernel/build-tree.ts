@@ -1,5 +1,5 @@
-import { mkdir, readdir, readlink, realpath, rm, symlink, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { lstat, mkdir, readdir, readlink, realpath, rm, symlink, writeFile } from 'node:fs/promises';
+import { dirname, join, resolve } from 'node:path';
 import { UsageError } from '../base/errors.js';
 import { buildOnce, contentKey, exists, scratchDir } from '../base/files.js';
 import { insideOf, readGiven } from '../base/given-file.js';
@@ -158,7 +158,10 @@ async function relocate(tree: string): Promise<void> {
   const sources = join(tree, 'usr/src');
   for (const name of await readdir(sources).catch(() => [])) {
     if (!name.startsWith('linux-headers-')) continue;
+    // Through a link a host's own headers would be changed.
+    await insideOf(tree, join(sources, name), 'odd-kernel');
     const makefile = join(sources, name, 'Makefile');
+    if (!(await lstat(makefile).catch(() => null))?.isFile()) continue;
     const text = String(await readGiven(makefile, MOST_SOURCE_MIB).catch(() => ''));
     if (/\/usr\/src\/\S*-common/.test(text))
       await writeFile(
@@ -191,8 +194,9 @@ async function extractSources(from: string, target: string, scratch: string, rel
     const tar = await needProgram('tar');
     const unpack = [
       '-x',
+      '--force-local',
       '-f',
-      archive,
+      resolve(archive),
       '-C',
       unpacked,
       '--strip-components=1',

@@ -14,7 +14,7 @@ const packageName = z.string().regex(/^[a-z0-9][a-z0-9.+-]*$/, "must be a packag
 const below = z
   .string()
   .regex(
-    /^(?!.*(?:^|\/)\.\.?(?:\/|$))[\w.+~][\w./+~-]*$/,
+    /^(?:\.|(?!.*(?:^|\/)\.\.?(?:\/|$))[\w.+~][\w./+~-]*)$/,
     "must be a path below the mirror: letters, digits, '.', '/', '_', '+', '~' and '-'",
   );
 const packageRef = z.strictObject({
@@ -42,13 +42,22 @@ const entrySchema = z.discriminatedUnion('origin', [
   z.strictObject({
     origin: z.literal('built'),
     from: z.string().describe("a kernel of Debian's"),
-    patches: z.array(z.string()).min(1).describe('below vm-images/kernel-patches'),
+    patches: z
+      .array(z.string().regex(/^[\w][\w.-]*$/, 'must be a file beside the others'))
+      .min(1)
+      .describe('below vm-images/kernel-patches'),
     ...base,
   }),
   z.strictObject({
     origin: z.literal('rpm'),
-    version: z.string().describe("the packages' version-release"),
-    release: z.string().describe('uname -r of the kernel in them'),
+    version: z
+      .string()
+      .regex(/^[A-Za-z0-9][\w.+~:-]*$/, 'must be a version, such as 3.10.0-957.el7')
+      .describe("the packages' version-release"),
+    release: z
+      .string()
+      .regex(/^[A-Za-z0-9][\w.+~-]*$/, "must be a kernel's release, such as 3.10.0-957.el7.x86_64")
+      .describe('uname -r of the kernel in them'),
     kernel: z.array(packageRef).min(1),
     devel: packageRef.optional(),
     sources: packageRef.optional(),

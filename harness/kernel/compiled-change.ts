@@ -94,8 +94,12 @@ export async function checkIsCompiled(
 
 /** C source without comments, blank lines and trailing blanks. */
 export function withoutWords(text: string): string {
+  // One that has no end goes on to the text's, and need not be looked for again.
   return text
-    .replace(/\/\*[\s\S]*?\*\/|\/\/[^\n]*|("(?:\\.|[^"\\\n])*")/g, (_, quoted?: string) => quoted ?? ' ')
+    .replace(
+      /\/\*[\s\S]*?(?:\*\/|$)|\/\/[^\n]*|("(?:\\.|[^"\\\n])*")/g,
+      (_, quoted?: string) => quoted ?? ' ',
+    )
     .split('\n')
     .map((line) => line.trim().replace(/\s+/g, ' '))
     .filter((line) => line !== '')

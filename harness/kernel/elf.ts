@@ -7,6 +7,10 @@ export const MOST_MODULE_MIB = 512;
 const MOST_OVERLAP = 2;
 /** No name, and no string of a module's that tells it from another, is longer. */
 const LONGEST_TEXT = 4096;
+/** KSYM_NAME_LEN of include/linux/kallsyms.h. */
+const LONGEST_SYMBOL = 512;
+/** The largest module of a distribution has 60,000. */
+const MOST_SYMBOLS = 500_000;
 
 /** What `read` finds in the sections of a module's file. Throws UsageError if it is damaged. */
 export async function inElf<T>(file: string, read: (sections: Section[]) => T): Promise<T> {
@@ -82,10 +86,12 @@ export function elfSymbols(sections: readonly Section[]): ElfSymbol[] {
   if (!table) return [];
   const names = sections[table.link]?.content ?? Buffer.alloc(0);
   const ENTRY = 24;
+  if (table.content.length > MOST_SYMBOLS * ENTRY)
+    throw new RangeError('it has more symbols than any module');
   return Array.from({ length: Math.floor(table.content.length / ENTRY) }, (_, index) => {
     const at = index * ENTRY;
     return {
-      name: textAt(names, table.content.readUInt32LE(at)),
+      name: textAt(names, table.content.readUInt32LE(at), LONGEST_SYMBOL),
       type: (table.content[at + 4] ?? 0) & 0xf,
       section: table.content.readUInt16LE(at + 6),
       value: Number(table.content.readBigUInt64LE(at + 8)),
@@ -94,8 +100,8 @@ export function elfSymbols(sections: readonly Section[]): ElfSymbol[] {
 }
 
 /** A string that ends with a NUL, or is cut. */
-export function textAt(table: Buffer, at: number): string {
-  const part = table.subarray(at, at + LONGEST_TEXT);
+export function textAt(table: Buffer, at: number, longest = LONGEST_TEXT): string {
+  const part = table.subarray(at, at + longest);
   const end = part.indexOf(0);
   return part.toString('latin1', 0, end < 0 ? part.length : end);
 }

@@ -12,6 +12,8 @@ const ALWAYS =
 const ROOTS = /^(?:obj|lib|core|head|libs|drivers|net|virt)$/;
 /** More searches of the tree than this, of seconds each: it is compiled, for all that can be told. */
 const MOST_SEARCHES = 12;
+/** In one word of a Makefile. */
+const MOST_VARIABLES = 3;
 
 /**
  * Whether a configured kernel tree compiles anything of a file. Only what is known to be left out is: a file that no Makefile and no
@@ -32,7 +34,9 @@ function names(line: string, name: string): boolean {
     const plain = word.replace(/^\)+|\)+$|^\$\((?:obj|src)\)\//g, '');
     if (!plain.includes('$(')) return plain === name;
     const parts = plain.split(/\$\([^)]*\)/).map((part) => part.replace(/[^\w/-]/g, '\\$&'));
-    return parts.length > 1 && new RegExp(`^${parts.join('.*')}$`).test(name);
+    // With as many of them it is named, for all that can be told.
+    if (parts.length > MOST_VARIABLES + 1) return true;
+    return parts.length > 1 && new RegExp(`^${parts.join('[^ ]*')}$`).test(name);
   });
 }
 

@@ -1,6 +1,9 @@
 import { UsageError } from '../base/errors.js';
 import { readGiven } from '../base/given-file.js';
-import { MOST_MODULE_MIB } from './elf.js';
+import { elfSections, MOST_MODULE_MIB, textAt } from './elf.js';
+
+/** Bytes of a module's description: parameters and aliases; 100 KiB were seen. */
+const MOST_MODINFO = 2 ** 20;
 
 /** What a kernel module says of itself. */
 export interface ModuleInfo {
@@ -35,9 +38,10 @@ function parse(data: Buffer, refuse: (why: string) => UsageError): ModuleInfo {
   const [ELFCLASS64, ET_REL, EM_X86_64] = [2, 1, 62];
   if (data[4] !== ELFCLASS64 || data.readUInt16LE(18) !== EM_X86_64) throw refuse('it is not for x86-64');
   if (data.readUInt16LE(16) !== ET_REL) throw refuse('it is not a relocatable object');
-  const sections = sectionTable(data);
+  const sections = new Map(elfSections(data).map(({ name, content }) => [name, content]));
   const modinfo = sections.get('.modinfo');
   if (!modinfo) throw refuse('it has no .modinfo section');
+  if (modinfo.length > MOST_MODINFO) throw refuse('its .modinfo is no list of a module');
   const fields = new Map<string, string>();
   for (const entry of modinfo.toString('latin1').split('\0')) {
     const equals = entry.indexOf('=');
@@ -51,7 +55,7 @@ function parse(data: Buffer, refuse: (why: string) => UsageError): ModuleInfo {
     vermagic: vermagic.trim(),
     srcversion: fields.get('srcversion') ?? null,
     buildId: note ? note.subarray(note.length - 20).toString('hex') : null,
-    compiler: compilerOf(sections.get('.comment')?.toString('latin1') ?? ''),
+    compiler: compilerOf(sections.get('.comment')?.toString('latin1', 0, 4096) ?? ''),
   };
 }
 
@@ -59,7 +63,7 @@ function parse(data: Buffer, refuse: (why: string) => UsageError): ModuleInfo {
 function nameInside(self: Buffer | undefined): string {
   const NAME = 24;
   if (!self || self.length < NAME + 56) return '';
-  return self.toString('latin1', NAME, self.indexOf(0, NAME));
+  return textAt(self, NAME);
 }
 
 /** From a .comment section: `GCC: (Debian 12.2.0-14) 12.2.0`, `Debian clang version 14.0.6`. */
@@ -67,25 +71,4 @@ function compilerOf(comment: string): string | null {
   const gcc = /GCC: \(.*?\) (\d+\.\d+(?:\.\d+)?)/.exec(comment)?.[1];
   const clang = /clang version (\d+[\d.]*)/.exec(comment)?.[1];
   return gcc !== undefined ? `gcc ${gcc}` : clang !== undefined ? `clang ${clang}` : null;
-}
-
-function sectionTable(data: Buffer): Map<string, Buffer> {
-  const offset = Number(data.readBigUInt64LE(40));
-  const [entrySize, count, namesIndex] = [
-    data.readUInt16LE(58),
-    data.readUInt16LE(60),
-    data.readUInt16LE(62),
-  ];
-  const section = (index: number): { name: number; content: Buffer } => {
-    const at = offset + index * entrySize;
-    const [from, size] = [Number(data.readBigUInt64LE(at + 24)), Number(data.readBigUInt64LE(at + 32))];
-    return { name: data.readUInt32LE(at), content: data.subarray(from, from + size) };
-  };
-  const names = section(namesIndex).content;
-  const table = new Map<string, Buffer>();
-  for (let index = 1; index < count; index++) {
-    const { name, content } = section(index);
-    table.set(names.toString('latin1', name, names.indexOf(0, name)), content);
-  }
-  return table;
 }

@@ -115,6 +115,8 @@ export async function layOut(
   if (!(await exists(join(root, 'lib/modules'))) && (await exists(join(root, 'usr/lib/modules')))) {
     await mkdir(join(root, 'lib'), { recursive: true });
     await rename(join(root, 'usr/lib/modules'), join(root, 'lib/modules'));
+    // Its links lead elsewhere from there.
+    await refuseOddities(root, source);
   }
   const release = await soleRelease(root, source);
   await mkdir(join(root, 'boot'), { recursive: true });

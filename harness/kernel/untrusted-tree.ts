@@ -1,5 +1,5 @@
 import type { Dirent } from 'node:fs';
-import { lstat, readdir, readlink, rm } from 'node:fs/promises';
+import { lstat, readdir, readlink, realpath, rm } from 'node:fs/promises';
 import { dirname, join, normalize, relative } from 'node:path';
 import { UsageError } from '../base/errors.js';
 
@@ -7,6 +7,8 @@ import { UsageError } from '../base/errors.js';
 const TOP = new Set(['boot', 'lib', 'lib64', 'usr', 'etc', 'opt', 'var', 'sbin', 'bin', 'DEBIAN']);
 /** What a module tree's own name, and so every argument that is made of it, may be. */
 const RELEASE = /^[A-Za-z0-9][\w.+~-]*$/;
+/** A blank, a line's end or another control character. */
+const ODD_NAME = /[\s\p{Cc}]/u;
 /** Links that packages have by rights, and that are not needed. */
 const USUAL_LINKS = /^(?:usr\/)?lib\/modules\/[^/]+\/(?:build|source|kernel\/.*)$/;
 
@@ -23,14 +25,22 @@ export async function refuseOddities(root: string, source: string): Promise<void
   for (const tree of ['lib/modules', 'usr/lib/modules'])
     for (const name of await readdir(join(root, tree)).catch(() => []))
       if (!RELEASE.test(name)) throw refuse(join(tree, name), 'is no name of a kernel release');
-  for (const entry of await readdir(root, { recursive: true, withFileTypes: true })) {
-    const path = relative(root, join(entry.parentPath, entry.name));
-    if (entry.isFile() || entry.isDirectory()) continue;
-    if (!entry.isSymbolicLink()) throw refuse(path, `is a ${kindOf(entry)}`);
-    if (await staysInside(root, path)) continue;
-    const isNeeded = /^(?:boot|(?:usr\/)?lib(?:\/modules|$)|usr$|usr\/lib$)/.test(path);
-    if (isNeeded && !USUAL_LINKS.test(path)) throw refuse(path, 'is a link that leads out of the package');
-    await rm(join(root, path));
+  // A link that is taken away may have been what another leads through.
+  for (let removed = true; removed; ) {
+    removed = false;
+    for (const entry of await readdir(root, { recursive: true, withFileTypes: true })) {
+      const path = relative(root, join(entry.parentPath, entry.name));
+      // Programs print names a line each, and are read so.
+      if (/^(?:usr\/)?lib\/modules\//.test(path) && ODD_NAME.test(path))
+        throw refuse(JSON.stringify(path), 'has a blank or a control character in its name');
+      if (entry.isFile() || entry.isDirectory()) continue;
+      if (!entry.isSymbolicLink()) throw refuse(path, `is a ${kindOf(entry)}`);
+      if (await staysInside(root, path)) continue;
+      const isNeeded = /^(?:boot|(?:usr\/)?lib(?:\/modules|$)|usr$|usr\/lib$)/.test(path);
+      if (isNeeded && !USUAL_LINKS.test(path)) throw refuse(path, 'is a link that leads out of the package');
+      await rm(join(root, path));
+      removed = true;
+    }
   }
 }
 
@@ -40,12 +50,17 @@ function kindOf(entry: Dirent): string {
   return entry.isBlockDevice() || entry.isCharacterDevice() ? 'device' : 'file of no known kind';
 }
 
-/** True of a link whose target is in the tree, by its text alone, and is no link itself. */
+/**
+ * True of a link whose target is in the tree and is no link itself: by its text, and by where the kernel finds it, which differ where a folder on
+ * the way is a link. One that leads nowhere is not inside: what is written to it would be made there.
+ */
 async function staysInside(root: string, path: string): Promise<boolean> {
   const target = await readlink(join(root, path));
   if (target.startsWith('/')) return false;
   const inside = normalize(join(dirname(path), target));
   if (inside.startsWith('..')) return false;
   const info = await lstat(join(root, inside)).catch(() => null);
-  return info !== null && !info.isSymbolicLink();
+  if (info === null || info.isSymbolicLink()) return false;
+  const [top, real] = [await realpath(root), await realpath(join(root, path)).catch(() => null)];
+  return real === join(top, inside);
 }

@@ -57,9 +57,10 @@ function carriedByJson(text: string): RawLine[] | null {
   } catch {
     return null;
   }
+  if (depthOf(text) > MOST_DEPTH) return null;
   const found: string[] = [];
   const visit = (value: unknown): void => {
-    if (typeof value === 'string') found.push(...value.split('\n'));
+    if (typeof value === 'string') for (const line of value.split('\n')) found.push(line);
     else if (isRecord(value) && 'MESSAGE' in value) found.push(journalMessage(value) ?? '');
     else if (typeof value === 'object' && value !== null)
       for (const inner of Object.values(value)) visit(inner);
@@ -67,6 +68,17 @@ function carriedByJson(text: string): RawLine[] | null {
   visit(document);
   return found.map((line, index) => ({ text: line.slice(0, LONGEST_LINE), number: index + 1 }));
 }
+
+/** How deep brackets stand in one another at most, strings left out of account: more than a document of logs has is none. */
+function depthOf(text: string): number {
+  let [depth, most] = [0, 0];
+  for (const [sign] of text.matchAll(/[[\]{}]/g)) {
+    depth += sign === '[' || sign === '{' ? 1 : -1;
+    most = Math.max(most, depth);
+  }
+  return most;
+}
+const MOST_DEPTH = 1000;
 
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value);

@@ -48,12 +48,12 @@ const MOST_LINES = 400;
 
 // mm/usercopy.c: report_usercopy() before 4.16, usercopy_abort() since; SLUB and SLAB name the cache in quotes.
 const USERCOPY_OLD =
-  /usercopy: kernel memory (exposure|overwrite) attempt detected (?:from|to) (\S+) \((.+?)\) \((\d+) bytes\)/;
+  /usercopy: kernel memory (exposure|overwrite) attempt detected (?:from|to) (\S+) \((.+?)\) \((\d{1,12}) bytes\)/;
 const USERCOPY_NEW =
-  /usercopy: Kernel memory (exposure|overwrite) attempt detected (?:from|to) (.+?)(?: '([^']+)')?(?: \(.*?\))? ?\(offset (\d+), size (\d+)\)!/;
+  /usercopy: Kernel memory (exposure|overwrite) attempt detected (?:from|to) (.+?)(?: '([^']+)')?(?: \(.*?\))? ?\(offset (\d{1,12}), size (\d{1,12})\)!/;
 const USERCOPY_ANY = /usercopy: kernel memory (exposure|overwrite)/i;
 // arm64 has a space before the exclamation mark.
-const BUG_AT = /kernel BUG at (\S+?):(\d+) ?!/;
+const BUG_AT = /kernel BUG at (\S{1,200}?):(\d{1,9}) ?!/;
 const BUG_CUT = /^kernel BUG at/;
 const WARNING = /^WARNING: (?:CPU: \d+ PID: \d+ )?at /;
 const WARNING_NEW = /^WARNING: .+ at \S+, CPU#\d+/;
@@ -62,7 +62,7 @@ const OOPS =
   /^(?:BUG: unable to handle|BUG: Unable to handle|BUG: kernel NULL pointer|(?:segment-related )?general protection fault|(?:double fault|divide error|stack segment|int3|alignment check|segment not present|invalid TSS|coprocessor segment overrun): |Oops ?[:[]|PANIC: double fault|traps: PANIC|(?:CPU \d+ )?Unable to handle kernel|Unhandled fault: |Internal error: )/;
 const PANIC = /^Kernel panic - not syncing: (.*)/;
 const HEADER =
-  /^(?:WARNING: )?CPU: (\d+) (?:UID: \d+ )?PID: (\d+) Comm: (.{1,15}?) (?:Kdump: loaded )?(Not tainted|Tainted: \S(?:.*?\S)?) +(\d+\.\d+\S*) #/;
+  /^(?:WARNING: )?CPU: (\d{1,9}) (?:UID: \d+ )?PID: (\d{1,9}) Comm: (.{1,15}?) (?:Kdump: loaded )?(Not tainted|Tainted: \S(?:.*?\S)?) +(\d{1,4}\.\d{1,4}\S{0,100}) #/;
 /** print_worker_info() in kernel/workqueue.c. */
 const WORKQUEUE = /^Workqueue: (\S+ \S+(?: \[\S+\])?)/;
 const TRACE_ENTRY =
@@ -73,7 +73,7 @@ const TRACE_DECODED = /^\s*(\? )?([A-Za-z_][\w.$]*) \([\w./-]+:\d+/;
 const HEADLESS =
   /^RIP: 00\d\d:(?:\[<[0-9a-f]+>\] +\[<[0-9a-f]+>\] +)?(?:usercopy_abort|__check_object_size)\+/;
 /** A program's own line, or a record of the audit system: they may quote a kernel. */
-const QUOTED = /[\w./-]+\[\d+\]: |\baudit\(|\btype=[A-Z_0-9]+ msg=/;
+const QUOTED = /[\w./-]{1,64}\[\d{1,10}\]: |\baudit\(|\btype=[A-Z_0-9]+ msg=/;
 const TRACE_END =
   /^\s*(<\/TASK>|RIP: 00[23]3|Code:|Modules linked in:|---\[ end trace|Kernel panic|RIP {1,2}\[<|DWARF2)/;
 const END =
@@ -81,6 +81,8 @@ const END =
 
 /** A kernel's first line: this one, its crash kernel or, behind it in the same file, the next boot. */
 const BANNER = /^Linux version /;
+
+const LONGEST = 1024;
 
 /** Reads the line that hardened usercopy prints, old wording or new; undefined if it is cut. */
 export function usercopyMessage(text: string): UsercopyMessage | undefined {
@@ -153,7 +155,9 @@ export class CrashReader {
     return closed;
   }
 
-  push(line: LogLine): void {
+  push(whole: LogLine): void {
+    // No line of a report is longer (LOG_LINE_MAX of kernel/printk), and what is matched here must not take long.
+    const line = whole.text.length > LONGEST ? { ...whole, text: whole.text.slice(0, LONGEST) } : whole;
     const { text } = line;
     this.#start(line);
     if (BANNER.test(text)) {

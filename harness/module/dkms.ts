@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { UsageError } from '../base/errors.js';
 import { exists } from '../base/files.js';
 import { readGiven } from '../base/given-file.js';
+import { host } from '../host/command.js';
 import { whyNot } from './makefile.js';
 
 /** What a dkms.conf changes in the build of its folder. */
@@ -47,19 +48,15 @@ export async function readDkmsConf(dir: string, release: string): Promise<DkmsCo
     else if (name === 'MAKE' && /\bmake\b/.test(text) && !/[`]|\$\(/.test(text) && whyNot(text) === null)
       continue;
     else if (name === 'BUILT_MODULE_LOCATION' && ['', '.', './'].includes(text)) continue;
-    else if (name === 'BUILD_EXCLUSIVE_KERNEL' && matches(text, release, refuse)) continue;
+    else if (name === 'BUILD_EXCLUSIVE_KERNEL' && (await matches(text, release, refuse))) continue;
     else throw refuse(`${line}: is not honoured here: build the module with dkms, and give it as a .ko`);
   }
-  const wanted = [...patches]
-    .sort(([a], [b]) => a - b)
-    .filter(([at]) => {
-      const only = onlyFor.get(at);
-      return (
-        only === undefined ||
-        matches(only, release, (why) => new UsageError('dkms-refused', `${file}: ${why}`))
-      );
-    })
-    .map(([, name]) => name);
+  const wanted: string[] = [];
+  for (const [at, name] of [...patches].sort(([a], [b]) => a - b)) {
+    const only = onlyFor.get(at);
+    const refuse = (why: string): UsageError => new UsageError('dkms-refused', `${file}: ${why}`);
+    if (only === undefined || (await matches(only, release, refuse))) wanted.push(name);
+  }
   for (const name of wanted)
     if (!(await exists(join(dir, 'patches', name))))
       throw new UsageError(
@@ -69,10 +66,17 @@ export async function readDkmsConf(dir: string, release: string): Promise<DkmsCo
   return { patches: wanted };
 }
 
-function matches(pattern: string, release: string, refuse: (why: string) => UsageError): boolean {
-  try {
-    return new RegExp(pattern).test(release);
-  } catch {
-    throw refuse(`${pattern}: is no regular expression`);
-  }
+/** As the shell's `[[ $release =~ pattern ]]`: an extended regular expression, of a program that can be stopped. */
+async function matches(
+  pattern: string,
+  release: string,
+  refuse: (why: string) => UsageError,
+): Promise<boolean> {
+  const { exitCode } = await host('grep', ['-qE', '-e', pattern], {
+    input: `${release}\n`,
+    reject: false,
+    timeout: 5000,
+  });
+  if (exitCode === 0 || exitCode === 1) return exitCode === 0;
+  throw refuse(`${pattern}: is no regular expression, or takes too long`);
 }

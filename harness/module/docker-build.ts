@@ -6,7 +6,7 @@ import Docker from 'dockerode';
 import * as z from 'zod';
 import { finishBeforeExit } from '../base/cleanup.js';
 import { firstLine, InfraError, InterruptedError, UsageError } from '../base/errors.js';
-import { contentKey, exists } from '../base/files.js';
+import { contentKey, exists, isAlive, processSpace } from '../base/files.js';
 import { openGiven } from '../base/given-file.js';
 import { imagesDir } from '../base/paths.js';
 import { readYaml } from '../base/yaml-file.js';
@@ -17,6 +17,8 @@ import { type BuildJob, type BuildResult, headersBelow, makeArguments, timedOut 
 
 const MIB = 2 ** 20;
 const MEMORY_MIB = 2048;
+/** Beyond the build's own limit, for the engine to end what it has. */
+const GRACE_SECONDS = 30;
 /** Of a line that a build says, in characters. */
 const LONGEST_SHOWN = 4096;
 /** nobody: what builds as root in a container might write to the host's folders as root. */
@@ -63,6 +65,8 @@ export async function buildInContainer(
           ? await registryImage(docker, job)
           : await importImage(docker, imageFile, job);
       try {
+        await sweep(docker);
+        await refuseVolumes(docker, image.name);
         return await runBuild(docker, image.name, job, signal);
       } catch (error) {
         if (error instanceof InterruptedError || error instanceof UsageError) throw error;
@@ -111,6 +115,31 @@ function seriesOf(version: string): string {
   return major !== '' && Number(major) < 5 ? `${major}.${minor}` : major;
 }
 
+/** Ends builds whose loopanic is gone: of this host and boot, by its process. */
+async function sweep(docker: Docker): Promise<void> {
+  const builds = await docker.listContainers({ all: true, filters: { label: ['loopanic=build'] } });
+  for (const { Id, Labels } of builds)
+    if (
+      Labels['loopanic.space'] === JSON.stringify(processSpace()) &&
+      !isAlive(Number(Labels['loopanic.owner']))
+    )
+      await docker
+        .getContainer(Id)
+        .remove({ force: true })
+        .catch(() => {});
+}
+
+/** A volume of an image's is a folder of the engine's host, as large as its disk. Throws UsageError. */
+async function refuseVolumes(docker: Docker, name: string): Promise<void> {
+  const { Config } = await docker.getImage(name).inspect();
+  const volumes = Object.keys(Config.Volumes ?? {});
+  if (volumes.length > 0)
+    throw new UsageError(
+      'bad-builder-image',
+      `the builder image has volumes (${volumes.join(', ')}), which no build needs: this is not taken`,
+    );
+}
+
 async function runBuild(
   docker: Docker,
   image: string,
@@ -141,7 +170,11 @@ async function runBuild(
     User: `${uid}:${uid}`,
     Env: ['LC_ALL=C', 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', 'HOME=/tmp'],
     WorkingDir: '/tmp',
-    Labels: { loopanic: 'build' },
+    Labels: {
+      loopanic: 'build',
+      'loopanic.owner': String(process.pid),
+      'loopanic.space': JSON.stringify(processSpace()),
+    },
     Entrypoint: [],
     Cmd: [
       ...['/bin/sh', '-c', SCRIPT, 'build', seriesOf(version), String(seconds), ko, ...makeArguments(place)],
@@ -164,10 +197,19 @@ async function runBuild(
       AutoRemove: true,
     },
   });
+  let isLate = false;
   const gone = container.wait({ condition: 'removed' });
   gone.catch(() => {});
   const kill = (): void => void container.kill().catch(() => {});
   signal?.addEventListener('abort', kill, { once: true });
+  // What runs in it may have stopped or replaced the program that should end it.
+  const limit = setTimeout(
+    () => {
+      isLate = true;
+      kill();
+    },
+    (seconds + GRACE_SECONDS) * 1000,
+  );
   try {
     const stream = await container.attach({ stream: true, stdout: true, stderr: true });
     const [module, text] = [new PassThrough(), new PassThrough()];
@@ -192,6 +234,7 @@ async function runBuild(
     update('compiling in a container');
     const { StatusCode: code } = (await gone) as { StatusCode: number };
     if (signal?.aborted) throw new InterruptedError();
+    if (isLate) return { failed: true, output, ...timedOut(124, seconds) };
     if (bytes > MOST_MODULE)
       return { failed: true, output, why: `its ${ko} has more than ${MOST_MODULE / MIB} MiB` };
     if (code === 0) {
@@ -200,6 +243,7 @@ async function runBuild(
     }
     return { failed: code !== 0, output, ...timedOut(code, seconds) };
   } finally {
+    clearTimeout(limit);
     signal?.removeEventListener('abort', kill);
     // Gone already if it ran to its end.
     await container.remove({ force: true }).catch(() => {});

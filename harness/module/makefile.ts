@@ -8,6 +8,9 @@ const READ = ['Kbuild', 'Makefile'] as const;
 /** Files that make itself would read, and the kernel's build does not. */
 const UNREAD = /^(?:GNUmakefile|makefile|kbuild)$/;
 
+/** Of a Makefile, with what is continued. */
+const LONGEST_LINE = 16_384;
+
 /** Variables that reach the compiler only from make's command line or environment, which are loopanic's here. */
 const FROM_OUTSIDE = /^(?:CC|CFLAGS|CPPFLAGS|KCFLAGS|KCPPFLAGS|HOSTCC|LD|LLVM)$/;
 /** Variables that the kernel's build reads in Kbuild or Makefile. */
@@ -36,6 +39,8 @@ export async function refuseUnread(dir: string, old: boolean): Promise<void> {
     const unread = name === read ? '' : ` (the kernel reads ${read} instead)`;
     let target = '';
     for (const { number, text } of logicalLines((await readGiven(file, 1)).toString())) {
+      if (text.length > LONGEST_LINE)
+        throw refusal(file, number, `${text.slice(0, 40)}…`, `it is longer than ${LONGEST_LINE} characters`);
       if (text.startsWith('\t')) {
         const why = isBuild(target) ? whyNot(text) : null;
         if (why !== null) throw refusal(file, number, why, 'it is in a command that is not run here');

@@ -246,6 +246,9 @@ export async function nameModule(
         source = await changeNames(change, gate);
         await buildModule({ name, change, ...place, target }, options, progress, signal);
       }
+      // What cannot be read does not take the place of one that can.
+      await readModule(target);
+      await codeKey(target);
       await writeJson(join(out, 'module.json'), {
         name,
         from,

@@ -1,8 +1,8 @@
 import { stat } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { UsageError } from '../base/errors.js';
 import { exists } from '../base/files.js';
-import { readGiven } from '../base/given-file.js';
+import { insideOf, readGiven } from '../base/given-file.js';
 import { unpacked, utf16 } from '../host/unpack.js';
 
 /** What a patch does to one file. */
@@ -26,23 +26,37 @@ export interface Patch {
 
 /** No patch is larger. */
 const MOST_MIB = 64;
+const MOST_LINES = 2_000_000;
+const MOST_PATCHES = 1000;
+/** Parts of mails in parts of mails. */
+const MOST_DEPTH = 20;
 
 /**
  * The patches that a file or folder holds, in order: a unified diff (of git, diff, quilt or Subversion), a mail or a mailbox in whatever transfer
  * encoding, any of them packed or in UTF-16; a folder with a quilt series, or that series itself. Throws UsageError, with file and line.
  */
 export async function readPatches(path: string): Promise<Patch[]> {
+  return patchesIn(path, false);
+}
+
+/** `isListed`: a series names it, so it is a patch and no series. */
+async function patchesIn(path: string, isListed: boolean): Promise<Patch[]> {
   const info = await stat(path).catch((error: unknown) => {
     throw new UsageError('no-such-patch', `${path}: cannot be read (${(error as Error).message})`, error);
   });
+  if (isListed && (!info.isFile() || basename(path) === 'series'))
+    throw new UsageError('not-a-patch', `${path}: is named by a series, and is no patch`);
   if (info.isDirectory()) return readSeries(await seriesOf(path));
   if (!info.isFile()) throw new UsageError('not-a-patch', `${path}: is neither a file nor a folder`);
   if (basename(path) === 'series') return readSeries(path);
-  const content = await unpacked(await readGiven(path, MOST_MIB), path);
+  const content = await unpacked(await readGiven(path, MOST_MIB), path, MOST_MIB * 2 ** 20);
   // A character for each byte, whatever the encoding: it goes to patch(1) as it came.
   const wide = utf16(content);
   const bytes = wide === null ? content : Buffer.from(wide);
   const text = bytes.toString('latin1').replace(/^\u00EF\u00BB\u00BF/, '');
+  let lines = 0;
+  for (let at = text.indexOf('\n'); at >= 0; at = text.indexOf('\n', at + 1)) lines++;
+  if (lines > MOST_LINES) throw new UsageError('not-a-patch', `${path}: has more than ${MOST_LINES} lines`);
   const mails = mailsOf(text);
   return mails.map((mail, index) => {
     const name = mails.length > 1 ? `${basename(path)}#${index + 1}` : basename(path);
@@ -64,7 +78,7 @@ async function seriesOf(dir: string): Promise<string> {
 
 /** Names, one a line, each with options of patch(1) behind it; # begins a comment. */
 async function readSeries(file: string): Promise<Patch[]> {
-  const dir = file.replace(/[^/]*$/, '');
+  const dir = dirname(file);
   const patches: Patch[] = [];
   for (const [index, line] of (await readGiven(file, MOST_MIB)).toString().split('\n').entries()) {
     const [name = ''] = line
@@ -74,7 +88,10 @@ async function readSeries(file: string): Promise<Patch[]> {
     if (name === '') continue;
     if (!(await exists(join(dir, name))))
       throw new UsageError('no-such-patch', `${file}:${index + 1}: ${name}: there is no such file`);
-    patches.push(...(await readPatches(join(dir, name))));
+    await insideOf(dir, join(dir, name), 'not-a-patch');
+    patches.push(...(await patchesIn(join(dir, name), true)));
+    if (patches.length > MOST_PATCHES)
+      throw new UsageError('not-a-patch', `${file}: names more than ${MOST_PATCHES} patches`);
   }
   if (patches.length === 0) throw new UsageError('not-a-patch', `${file}: names no patch`);
   return patches;
@@ -124,7 +141,8 @@ function headersOf(lines: readonly string[]): Map<string, string> {
 }
 
 /** The text of a mail, or of all its parts that are text, decoded. */
-function textOf(headers: ReadonlyMap<string, string>, body: string): string {
+function textOf(headers: ReadonlyMap<string, string>, body: string, depth = 0): string {
+  if (depth > MOST_DEPTH) return '';
   const type = headers.get('content-type') ?? 'text/plain';
   const boundary = /^multipart\/.*boundary="?([^";]+)"?/i.exec(type)?.[1];
   if (boundary !== undefined)
@@ -136,7 +154,11 @@ function textOf(headers: ReadonlyMap<string, string>, body: string): string {
       .map((part) => {
         const lines = part.split('\n');
         const end = lines.indexOf('');
-        return textOf(headersOf(lines.slice(0, Math.max(end, 0))), lines.slice(end + 1).join('\n'));
+        return textOf(
+          headersOf(lines.slice(0, Math.max(end, 0))),
+          lines.slice(end + 1).join('\n'),
+          depth + 1,
+        );
       })
       .join('\n');
   if (!/^(?:text\/|application\/octet-stream|message\/rfc822)/i.test(type)) return '';
@@ -145,7 +167,9 @@ function textOf(headers: ReadonlyMap<string, string>, body: string): string {
       return Buffer.from(body, 'base64').toString('latin1').replaceAll('\r\n', '\n');
     case 'quoted-printable':
       return body
-        .replace(/[ \t]*=[ \t]*\n/g, '')
+        .split('\n')
+        .map((line) => (line.trimEnd().endsWith('=') ? line.trimEnd().slice(0, -1) : `${line}\n`))
+        .join('')
         .replace(/=([0-9A-Fa-f]{2})/g, (_, code: string) => String.fromCharCode(Number.parseInt(code, 16)));
     default:
       return body;

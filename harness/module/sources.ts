@@ -27,6 +27,8 @@ const MAKEFILES = ['Kbuild', 'Makefile'] as const;
 /** No file of them is larger, and no patch of them. */
 const MOST_SOURCE_MIB = 16;
 const MOST_PATCH_MIB = 64;
+/** PATH_MAX of include/uapi/linux/limits.h. */
+const LONGEST_PATH = 4096;
 /** A folder that holds more is no module's. */
 const MOST_FILES = 200;
 const MOST_BYTES = 16 * 2 ** 20;
@@ -224,6 +226,7 @@ async function whyNoPatch(file: string): Promise<string> {
 
 /** A patch's path as one in the kernel's source: whatever folders stand before it there; null if it is not the module's. */
 function placeOf(path: string, gate: GateModule): string | null {
+  if (path.length > LONGEST_PATH) return null;
   const parts = path.split('/');
   for (let at = 0; at < parts.length; at++) {
     const suffix = parts.slice(at).join('/');

@@ -59,6 +59,7 @@ export const expectedSchema = z.object({
         key: z.string(),
         least: z.int(),
         leastInAll: z.int(),
+        bytes: z.int().default(0).describe('that one of them writes to the LUN'),
         words: z.string(),
         tooFew: z.string(),
       }),
@@ -228,7 +229,7 @@ function whyNotSurvived(seen: Seen, expected: Expected, end: TrialEnd): Decision
   if (before) return no(`the guest was not as asked: ${before}`);
   const since = guestMismatch(after, expected, 'all');
   if (since) return no(`the guest was not as asked after its workload: ${since}`);
-  return whyNotTried(markers.work, expected) ?? whyNotWritten(markers.work, end);
+  return whyNotTried(markers.work, expected) ?? whyNotWritten(markers.work, expected, end);
 }
 
 /** The kernel's log must tell the same story as the console. */
@@ -257,18 +258,24 @@ function whyNotTried(work: WorkDone | null, expected: Expected): Decision | null
   return null;
 }
 
-/** Part of what an initiator says it wrote that a LUN's disk receives at least: its target may write twice what came twice only once. */
+/** Part of what an initiator says it wrote that a LUN's disk receives at least: its target may write once what came twice. */
 const LEAST_RECEIVED = 0.5;
 
 /**
- * Why the workload did not do what it says: the LUN's disk, which is the host's, did not receive it. A module under test runs in the guest's
- * kernel and could say anything there. Null also where the LUN is no disk of QEMU's.
+ * Why the workload did not do what it says: the LUN's disk, which is the host's, did not receive what its proof takes. A module under test runs
+ * in the guest's kernel and could say anything there, of bytes as of counts. Null also where the LUN is no disk of QEMU's.
  */
-function whyNotWritten(work: WorkDone | null, end: TrialEnd): Decision | null {
+function whyNotWritten(work: WorkDone | null, { proof, cycles }: Expected, end: TrialEnd): Decision | null {
   if (end.why !== 'finished' || end.lunBytesWritten === null) return null;
   const no = (reason: string): Decision => decision('infra-error', reason);
   if (end.lunBytesWritten === undefined) return no('how much the disk of the LUN received was not saved');
   const said = work?.bytesWritten ?? 0;
+  const takes = proof.reduce(
+    (most, { key, least, bytes }) => Math.max(most, bytes * Math.max(work?.counts[key] ?? 0, cycles * least)),
+    0,
+  );
+  if (said < takes)
+    return no(`the guest says that it wrote ${said} bytes to the LUN, and counts what takes ${takes}`);
   return end.lunBytesWritten < said * LEAST_RECEIVED
     ? no(`the guest says that it wrote ${said} bytes to the LUN, whose disk received ${end.lunBytesWritten}`)
     : null;
@@ -280,6 +287,7 @@ function whyNotWritten(work: WorkDone | null, end: TrialEnd): Decision | null {
  */
 function guestMismatch(guest: GuestFacts, expected: Expected, facts: 'all' | 'told'): string | null {
   const orders = Object.values(guest.slabs).map((slab) => slab.order);
+  const lowest = orders.reduce((least, order) => Math.min(least, order), Number.POSITIVE_INFINITY);
   const { module } = expected;
   const [identity, loaded, wantedModule] =
     module.buildId === null
@@ -311,8 +319,8 @@ function guestMismatch(guest: GuestFacts, expected: Expected, facts: 'all' | 'to
       return `${name} is ${found ?? 'unknown'}, not ${wanted}`;
   const { slubMinOrder, slubMaxOrder } = expected;
   if (orders.length === 0 && facts === 'told') return null;
-  if (slubMinOrder !== null && (orders.length === 0 || Math.min(...orders) < slubMinOrder))
-    return `slab order is ${orders.length === 0 ? 'unknown' : Math.min(...orders)}, not at least ${slubMinOrder}`;
+  if (slubMinOrder !== null && (orders.length === 0 || lowest < slubMinOrder))
+    return `slab order is ${orders.length === 0 ? 'unknown' : lowest}, not at least ${slubMinOrder}`;
   const order = guest.slabs['kmalloc-512']?.order;
   if (slubMaxOrder !== null && (order === undefined || order > slubMaxOrder))
     return `slab order of kmalloc-512 is ${order ?? 'unknown'}, not at most ${slubMaxOrder}`;

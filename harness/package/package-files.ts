@@ -1,5 +1,5 @@
 import { mkdir, readdir, stat } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { firstLine, UsageError } from '../base/errors.js';
 import { openGiven } from '../base/given-file.js';
 import { bounded } from '../host/bounded.js';
@@ -42,14 +42,25 @@ export async function unpackPackage(path: string, out: string, only?: string): P
   // Programs first: a pipe that is joined late has lost its beginning.
   const [bsdtar, dpkg] = [await needProgram('bsdtar'), kind === 'deb' ? await needProgram('dpkg-deb') : ''];
   const args = (file: string): string[] => [
-    ...['-x', '-C', out, '--no-same-owner', '-f', file],
+    // Nothing of a package's but its files: no owner, no set-uid bits, no flags that keep them from being removed.
+    ...[
+      '-x',
+      '-C',
+      out,
+      '--no-same-owner',
+      '--no-same-permissions',
+      '--no-fflags',
+      '--no-acls',
+      '--no-xattrs',
+    ],
+    ...['-f', file],
     ...(only === undefined ? [] : ['--fast-read', only]),
   ];
   const unpack = async (cancelSignal: AbortSignal): Promise<unknown> =>
     kind === 'rpm'
-      ? command(bsdtar, args(path), { cancelSignal })
+      ? command(bsdtar, args(resolve(path)), { cancelSignal })
       : // --fast-read stops once it has the file: dpkg-deb then ends on a closed pipe, and only bsdtar's word counts.
-        host(dpkg, ['--fsys-tarfile', path], {
+        host(dpkg, ['--fsys-tarfile', resolve(path)], {
           buffer: { stdout: false },
           reject: only === undefined,
           cancelSignal,

@@ -1,4 +1,5 @@
-import { basename } from 'node:path';
+import { symlink } from 'node:fs/promises';
+import { basename, join, resolve } from 'node:path';
 import { UsageError } from '../base/errors.js';
 import { scratchDir } from '../base/files.js';
 import { command, host } from '../host/command.js';
@@ -26,12 +27,19 @@ export async function rpmInfo(path: string): Promise<RpmInfo> {
   await using db = await scratchDir('rpmdb');
   const text = await command(await needProgram('rpm'), [
     ...['--dbpath', db.path, '--nosignature', '--nodigest', '-qp', '--qf'],
-    ...['%{NAME}\\n%{VERSION}-%{RELEASE}\\n%{ARCH}\\n', path],
+    ...['%{NAME}\\n%{VERSION}-%{RELEASE}\\n%{ARCH}\\n', await plainly(path, db.path)],
   ]).catch((error: unknown) => {
     throw new UsageError('damaged-package', `${path}: its header cannot be read`, error);
   });
   const [name = '', version = '', arch = ''] = text.split('\n');
   return { name, version, arch };
+}
+
+/** A link with a plain name: rpm takes a name for options, and for a pattern. */
+async function plainly(path: string, dir: string): Promise<string> {
+  const link = join(dir, 'package.rpm');
+  await symlink(resolve(path), link);
+  return link;
 }
 
 /** What a check of an RPM against keys gave. `unknown-key`, `unsigned`: its digests hold, but nobody known vouches for it. */
@@ -52,9 +60,10 @@ export async function checkRpm(path: string, keys: readonly SigningKey[]): Promi
     await checkKey(key, db.path);
     await command(rpmkeys, ['--dbpath', db.path, '--import', key.file]);
   }
+  const plain = await plainly(path, db.path);
   const checked = await host(
     rpmkeys,
-    ['--dbpath', db.path, '--define', '_pkgverify_level all', '-Kv', path],
+    ['--dbpath', db.path, '--define', '_pkgverify_level all', '-Kv', plain],
     { reject: false, all: true },
   );
   const lines = checked.all.split('\n').map((line) => line.trim());
@@ -67,7 +76,7 @@ export async function checkRpm(path: string, keys: readonly SigningKey[]): Promi
     return { state: 'unsigned', text: 'it is not signed' };
   return {
     state: 'damaged',
-    text: lines.find((line) => line && !line.startsWith(path)) ?? 'rpmkeys refused it',
+    text: lines.find((line) => line && !line.startsWith(plain)) ?? 'rpmkeys refused it',
   };
 }
 

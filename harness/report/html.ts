@@ -24,6 +24,9 @@ import { logExcerpt } from './log-excerpt.js';
 import { STYLE } from './style.js';
 import { survivalCurve } from './survival.js';
 
+/** Half of a character, which no address can hold. */
+const LONE = /\p{Cs}/gu;
+
 /** Text in HTML, elements and attributes alike. */
 export function h(text: string): string {
   return text.replace(/[&<>"']/g, (sign) => `&#${sign.charCodeAt(0)};`);
@@ -153,7 +156,12 @@ async function cellSection(cell: RunCell, run: RunDocument, folder: string, base
   const excerpt = trial ? await logExcerpt(folder, trial) : null;
   const link = (path: string, text: string): string =>
     existsSync(join(folder, path))
-      ? `<a href="${h(relative(base, join(folder, path)).split('/').map(encodeURIComponent).join('/'))}">${h(text)}</a>`
+      ? `<a href="${h(
+          relative(base, join(folder, path))
+            .split('/')
+            .map((part) => encodeURIComponent(part.replace(LONE, '\ufffd')))
+            .join('/'),
+        )}">${h(text)}</a>`
       : '';
   const trials = cell.trials.map((entry) => {
     const files = [

@@ -32,12 +32,12 @@ export async function logExcerpt(runFolder: string, trial: RunTrial): Promise<Ex
   if (text === null) return { file, lines: [] };
   const lines = text.split('\n').map((line) => stripVTControlCharacters(line.replace(/\r$/, '')));
   const marks = new Set(cited.filter((entry) => entry.file === file).map(({ line }) => line));
-  const from = marks.size > 0 ? Math.max(1, Math.min(...marks) - BEFORE) : Math.max(1, lines.length - 12);
-  const to = Math.min(
-    lines.length,
-    marks.size > 0 ? Math.max(...marks) + AFTER : lines.length,
-    from + MOST - 1,
+  const [first, last] = [...marks].reduce<[number, number]>(
+    ([low, high], line) => [Math.min(low, line), Math.max(high, line)],
+    [Number.POSITIVE_INFINITY, 0],
   );
+  const from = marks.size > 0 ? Math.max(1, first - BEFORE) : Math.max(1, lines.length - 12);
+  const to = Math.min(lines.length, marks.size > 0 ? last + AFTER : lines.length, from + MOST - 1);
   const excerpt: ExcerptLine[] = [];
   for (let number = from; number <= to; number++)
     excerpt.push({ number, text: lines[number - 1] ?? '', marked: marks.has(number) });

@@ -21,13 +21,20 @@ import {
 const cellText = (text: string): string =>
   harmless(text.replace(/\s*[\r\n]+\s*/g, ' ')).replace(/[\\|<>*_`[\]]/g, (sign) => `\\${sign}`);
 
+/** A command as code, in one line; what it holds of backticks does not end it. */
+function codeSpan(text: string): string {
+  const longest = Math.max(1, ...[...text.matchAll(/`+/g)].map(([run]) => run.length));
+  const fence = '`'.repeat(longest + 1);
+  return `${fence} ${harmless(text.replace(/\s*[\r\n]+\s*/g, ' '))} ${fence}`;
+}
+
 /** A summary for a CI job's page: a table of cells, then what went wrong with the command that repeats it. */
 export function markdownReport(run: RunDocument): string {
   const partial = unfinished(run);
   const lines = [
-    `# loopanic ${titleOf(run)} ${run.run}`,
+    `# loopanic ${cellText(titleOf(run))} ${run.run}`,
     '',
-    `${totals(run)}. ${partial === null ? '' : `**Not whole: ${partial}.** `}Started ${run.startedAt} on ${run.host.hostname} (${run.host.accel}), ${run.durationSeconds} s.`,
+    `${totals(run)}. ${partial === null ? '' : `**Not whole: ${cellText(partial)}.** `}Started ${run.startedAt} on ${cellText(run.host.hostname)} (${run.host.accel}), ${run.durationSeconds} s.`,
     '',
     '| | kernel | module | scenario | verdict | expected | panics (95 %) | gate | wrong clean, at most |',
     '|---|---|---|---|---|---|---|---|---|',
@@ -57,8 +64,7 @@ export function markdownReport(run: RunDocument): string {
       `- **${cellText(cellName(cell))}**: ${cell.verdict ?? 'not judged'}: ${cellText(cell.reason)}.${expected}`,
     );
     const trial = tellingTrial(cell);
-    // Backticks in a command would end its code span.
-    if (trial) lines.push(`  Repeat: \`\` ${repeatCommand(cell, trial)} \`\``);
+    if (trial) lines.push(`  Repeat: ${codeSpan(repeatCommand(cell, trial))}`);
   }
   const modules = new Map(run.cells.map((cell) => [`${cell.kernel} ${cell.module}`, moduleText(cell)]));
   lines.push('', '## Modules', '');
@@ -68,6 +74,6 @@ export function markdownReport(run: RunDocument): string {
   for (const cell of warned)
     for (const warning of cell.warnings) lines.push(`- ${cellText(cellName(cell))}: ${cellText(warning)}`);
   if (run.skipped.length > 0) lines.push('', '## Skipped: nothing follows for these', '');
-  for (const { kernel, why } of run.skipped) lines.push(`- ${kernel}: ${cellText(why)}`);
+  for (const { kernel, why } of run.skipped) lines.push(`- ${cellText(kernel)}: ${cellText(why)}`);
   return `${lines.join('\n')}\n`;
 }

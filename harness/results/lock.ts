@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { readFileSync, rmSync } from 'node:fs';
-import { link, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { link, lstat, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { hasErrno, UsageError } from '../base/errors.js';
 import { isAlive, processSpace } from '../base/files.js';
@@ -15,6 +15,9 @@ process.on('exit', () => {
 /** Takes a run's folder for this process, until the returned object is disposed of. Throws UsageError if another process has it. */
 export async function lockRun(dir: string): Promise<AsyncDisposable> {
   const path = join(dir, NAME);
+  const there = await lstat(path).catch(() => null);
+  if (there !== null && !there.isFile())
+    throw new UsageError('run-in-use', `${path}: is no file of loopanic's: remove it`);
   const own = `${path}.${process.pid}.${randomBytes(4).toString('hex')}`;
   try {
     // Written first and then linked: a lock is there whole or not at all.

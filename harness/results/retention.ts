@@ -1,5 +1,7 @@
-import { readdir, readFile, rm } from 'node:fs/promises';
+import { readdir, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
+import * as z from 'zod';
+import { readGiven } from '../base/given-file.js';
 import { isLocked } from './lock.js';
 import { RUN_ID } from './run-id.js';
 
@@ -16,15 +18,15 @@ export async function pruneRuns(
   const base = resolve(results);
   const finished: { name: string; finishedAt: string }[] = [];
   for (const name of (await readdir(base).catch(() => [])).filter((entry) => RUN_ID.test(entry))) {
-    const text = await readFile(join(base, name, 'run.json'), 'utf8').catch(() => 'null');
+    const text = await readGiven(join(base, name, 'run.json'), MOST_MIB).then(String, () => 'null');
     // Not by its schema: runs of an older loopanic are runs too.
     const run = parse(text);
     if (name !== current && isLocked(join(base, name))) continue;
     if (
       run?.command === 'matrix' &&
       run.matrix?.name === matrix &&
-      run.finishedAt &&
-      run.interrupted === false
+      run.finishedAt !== null &&
+      !run.interrupted
     )
       finished.push({ name, finishedAt: run.finishedAt });
   }
@@ -36,16 +38,18 @@ export async function pruneRuns(
   return old;
 }
 
-interface FinishedRun {
-  command?: string;
-  matrix?: { name: string } | null;
-  finishedAt?: string | null;
-  interrupted?: boolean;
-}
+/** What of a run of any age tells that it is over. */
+const finishedSchema = z.object({
+  command: z.string(),
+  matrix: z.object({ name: z.string() }).nullable(),
+  finishedAt: z.iso.datetime().nullable(),
+  interrupted: z.boolean(),
+});
+const MOST_MIB = 256;
 
-function parse(text: string): FinishedRun | null {
+function parse(text: string): z.infer<typeof finishedSchema> | null {
   try {
-    return JSON.parse(text);
+    return finishedSchema.parse(JSON.parse(text));
   } catch {
     return null;
   }

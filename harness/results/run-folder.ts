@@ -113,7 +113,11 @@ export class RunFolder {
 
   /** What stands in it for something elsewhere: it would be read, or written to, as the run's own. Null if there is nothing of the kind. */
   async #firstLink(): Promise<string | null> {
-    const entries = await readdir(this.path, { recursive: true, withFileTypes: true }).catch(() => []);
+    const entries = await readdir(this.path, { recursive: true, withFileTypes: true }).catch(
+      (error: unknown) => {
+        throw new UsageError('bad-run', `${this.path}: cannot be gone through (${firstLine(error)})`, error);
+      },
+    );
     const odd = entries.find((entry) => !entry.isFile() && !entry.isDirectory());
     return odd ? join(relative(this.path, odd.parentPath), odd.name) : null;
   }

@@ -4,6 +4,7 @@ import { moduleInfoSchema } from '../module/identity.js';
 import { outcomeSchema } from '../outcome/outcome-schema.js';
 import { expectationSchema } from '../scenario/matrix-schema.js';
 import { verdictSchema } from '../verdict/verdict.js';
+import { RUN_ID } from './run-id.js';
 
 const cellSchema = z.object({
   kernel: z.string(),
@@ -127,9 +128,9 @@ const cellSchema = z.object({
 export const runSchema = z
   .object({
     schemaVersion: z.literal(1),
-    run: z.string().describe("the run's id, which is its folder's name"),
+    run: z.string().regex(RUN_ID, 'is no id of a run').describe("the run's id, which is its folder's name"),
     command: z.string(),
-    startedAt: z.string().describe('ISO 8601, UTC'),
+    startedAt: z.iso.datetime().describe('ISO 8601, UTC'),
     resumedAt: z.array(z.string()).describe('when --resume went on with it'),
     finishedAt: z.string().nullable().describe('null while the run goes on, or if it was killed'),
     durationSeconds: z.number(),

@@ -1,6 +1,7 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { basename, join, relative } from 'node:path';
 import { contentKey } from '../base/files.js';
+import { insideOf, readGiven } from '../base/given-file.js';
 import { imagesDir, packageRoot } from '../base/paths.js';
 import { host } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
@@ -50,15 +51,22 @@ export const qemuVersion = readOnce(async () => {
   return stdout.split('\n')[0] ?? '';
 });
 
+/** No file of a workload is larger. */
+const MOST_SCRIPT_MIB = 64;
+
 /** Content of what runs in a guest beside the image: loopanic's own scripts, the image's, and the workload. */
 export async function scriptsKey({ loaded, image }: Pick<CellParts, 'loaded' | 'image'>): Promise<string> {
   const content: (string | Buffer)[] = [await readFile(image.guestScript)];
   for (const dir of [join(imagesDir, 'guest'), loaded.workloadDir]) {
     const entries = await readdir(dir, { recursive: true, withFileTypes: true });
     const files = entries
+      // A folder's link is read as what it leads to, which must be in the folder.
       .filter((entry) => !entry.isDirectory())
       .map((entry) => join(entry.parentPath, entry.name));
-    for (const file of files.sort()) content.push(relative(dir, file), await readFile(file));
+    for (const file of files.sort()) {
+      const own = await insideOf(dir, file, 'odd-file');
+      content.push(relative(dir, file), await readGiven(own, MOST_SCRIPT_MIB, 'odd-file'));
+    }
   }
   return contentKey(...content);
 }

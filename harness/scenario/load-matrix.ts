@@ -175,8 +175,11 @@ function cellsOf(data: MatrixFile, kernel: string, stock: StockExpectation): Mat
     .filter((entry) => entry.kernel === kernel || (entry.kernel === undefined && inProduct))
     .map(({ kernel: only, module, scenario }) => ({ own: only !== undefined, module, scenario }));
   const cells: MatrixCell[] = [];
+  const names = new Set<string>();
   const add = (cell: MatrixCell): void => {
-    if (!cells.some((other) => nameOf(other) === nameOf(cell))) cells.push(cell);
+    if (names.has(nameOf(cell))) return;
+    names.add(nameOf(cell));
+    cells.push(cell);
   };
   for (const cell of product) if (!excluded(cell)) add(cell);
   for (const { own, module, scenario } of included) {

@@ -27,6 +27,8 @@ export const TRIAL_FILES = {
 
 /** More than this, in bytes, no trial prints to a port; what comes behind is not read. */
 export const MOST_BYTES = 64 * 2 ** 20;
+/** And no more lines. */
+export const MOST_LINES = 1_000_000;
 
 /** What of a trial's plan.json its logs are read by. */
 export const readingPlanSchema = z.object({
@@ -99,7 +101,11 @@ export async function concludeTrial(
   };
   const cite =
     (file: string) =>
-    (entry: LogEvidence): TrialOutcome['evidence'][number] => ({ file, ...entry });
+    ({ line, text }: LogEvidence): TrialOutcome['evidence'][number] => ({
+      file,
+      line,
+      text: text.slice(0, LONGEST_CITED),
+    });
   return {
     schemaVersion: 1,
     kernel: plan.kernel,
@@ -119,25 +125,45 @@ export async function concludeTrial(
     timings,
     accel: plan.accel,
     guest,
-    ...gateReading(
-      {
-        probe: facts.told('gate.probe'),
-        why: facts.told('gate.why'),
-        rest: facts.told('gate.rest'),
-        sectorSize: guest?.filesystem.sectorSize ?? null,
-        copy: bugOf(plan.scenario.bug).copy,
-        panicked: crash.log.outcome === 'reproduced' ? (crash.log.signature?.length ?? 0) : null,
-      },
-      markers.work,
-      console,
+    ...withinReach(
+      gateReading(
+        {
+          probe: facts.told('gate.probe'),
+          why: facts.told('gate.why'),
+          rest: facts.told('gate.rest'),
+          sectorSize: guest?.filesystem.sectorSize ?? null,
+          copy: bugOf(plan.scenario.bug).copy,
+          panicked: crash.log.outcome === 'reproduced' ? (crash.log.signature?.length ?? 0) : null,
+        },
+        markers.work,
+        console,
+      ),
+      end,
     ),
     workload: markers.work && {
       ...markers.work,
       mergedTwoSectorWrites: markers.work.counts.merged ?? 0,
       headerReads: markers.work.counts.reads ?? 0,
     },
-    evidence: crash.log.evidence.map(cite(crash.file)),
-    warnings: sources.flatMap(({ log, file }) => log.warnings.map(cite(file))),
+    evidence: crash.log.evidence.slice(0, MOST_CITED).map(cite(crash.file)),
+    warnings: sources.flatMap(({ log, file }) => log.warnings.slice(0, MOST_CITED).map(cite(file))),
+  };
+}
+
+/** Of a log, in an outcome: the log itself is beside it. */
+const MOST_CITED = 50;
+const LONGEST_CITED = 500;
+/** XFS writes no smaller header than a sector. */
+const SMALLEST_SEGMENT = 512;
+
+/** A reading of more segments than the LUN's disk received bytes for is none: a guest may count what it likes. */
+function withinReach(reading: ReturnType<typeof gateReading>, end: TrialEnd): ReturnType<typeof gateReading> {
+  const received = end.why === 'finished' ? (end.lunBytesWritten ?? null) : null;
+  const { gate } = reading;
+  if (gate === null || received === null || gate.slabSegments * SMALLEST_SEGMENT <= received) return reading;
+  return {
+    gate: null,
+    gateWhy: `the guest tells of ${gate.slabSegments} segments, and the disk of the LUN received ${received} bytes`,
   };
 }
 
@@ -161,12 +187,15 @@ function damageOf(console: readonly LogLine[], from: number): string | null {
 async function readLines(dir: string, name: string, onLine: (line: LogLine) => void): Promise<LogLine[]> {
   const lines: LogLine[] = [];
   const splitter = new LineSplitter((line) => {
-    lines.push(line);
+    if (line.text !== '') lines.push(line);
     onLine(line);
   });
   try {
     const log = createReadStream(join(dir, name), { end: MOST_BYTES, highWaterMark: 2 ** 20 });
-    for await (const chunk of log) splitter.push(chunk as Buffer);
+    for await (const chunk of log) {
+      splitter.push(chunk as Buffer);
+      if (splitter.count > MOST_LINES) break;
+    }
   } catch (error) {
     if (!hasErrno(error, 'ENOENT'))
       throw new InfraError('log-lost', `${join(dir, name)} cannot be read: ${firstLine(error)}`, error);

@@ -70,7 +70,7 @@ export async function startGuest(spec: GuestSpec, signal: AbortSignal): Promise<
   const finish = (end: TrialEnd): void =>
     settle(name === undefined ? end : endOf(name, end, observed.markers.failure));
   const observed: ObservedGuest = {
-    markers: new GuestMarkers(plan.token),
+    markers: new GuestMarkers(plan.token, plan.expected.cycles),
     facts: new FactReader(plan.token),
     watchdog: new Watchdog(
       { ...plan.scenario.limits, memoryMiB: plan.scenario.vm.memoryMiB },
@@ -152,13 +152,13 @@ async function follow(
   });
   const guestLog = new LineSplitter((line) => facts.push(line.text, line.number));
   const first = await followFile(logs.console, MOST_BYTES + 1, (chunk) => {
-    watchdog.sign('console', chunk.length);
+    watchdog.sign('console', chunk);
     console.push(chunk);
     onConsole?.(chunk);
   });
   try {
     const second = await followFile(logs.guest, MOST_BYTES + 1, (chunk) => {
-      watchdog.sign('guest', chunk.length);
+      watchdog.sign('guest', chunk);
       guestLog.push(chunk);
     });
     return {

@@ -189,10 +189,11 @@ export function planTrial(parts: CellParts, trial: number, seed: number, dump: D
       allocationGroups: scenario.filesystem.allocationGroups,
       writebackCentiseconds: scenario.filesystem.writebackCentiseconds ?? null,
       cycles: scenario.workload.cycles,
-      proof: bug.counters.map(({ key, leastInAll = 0, words, tooFew }) => ({
+      proof: bug.counters.map(({ key, leastInAll = 0, bytes = 0, words, tooFew }) => ({
         key,
         least: scenario.workload.minPerCycle[key] ?? 0,
         leastInAll,
+        bytes,
         words,
         tooFew,
       })),

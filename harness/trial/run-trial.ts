@@ -1,9 +1,9 @@
 import { join } from 'node:path';
-import { firstLine } from '../base/errors.js';
+import { firstLine, LoopanicError } from '../base/errors.js';
 import { writeJson } from '../base/files.js';
 import type { GuestMarkers } from '../guest/guest-markers.js';
 import type { TrialEnd } from '../outcome/decide.js';
-import type { TrialOutcome } from '../outcome/outcome-schema.js';
+import { outcomeSchema, type TrialOutcome } from '../outcome/outcome-schema.js';
 import { makeSshKeys, type SshKeys } from '../vm/ssh.js';
 import type { RunningVm } from '../vm/vm.js';
 import { concludeTrial, TRIAL_FILES } from './conclude.js';
@@ -58,7 +58,7 @@ export async function runTrial(
   await writeJson(join(dir, TRIAL_FILES.plan), plan);
   const conclude = async (end: TrialEnd): Promise<TrialOutcome> => {
     timings.outcome ??= since();
-    const outcome = await concludeTrial(plan, dir, end, timings);
+    const outcome = await concluded(plan, dir, end, timings);
     await writeJson(join(dir, TRIAL_FILES.outcome), outcome);
     return outcome;
   };
@@ -76,10 +76,30 @@ export async function runTrial(
   });
   if (!known) return conclude(end);
   // What the panicked kernel printed of its trace came while the dump was taken.
-  const { gate, gateWhy } = await concludeTrial(plan, dir, end, timings);
+  const { gate, gateWhy } = await concluded(plan, dir, end, timings);
   const outcome = { ...known, gate, gateWhy, timings };
   await writeJson(join(dir, TRIAL_FILES.outcome), outcome);
   return outcome;
+}
+
+/** The outcome by the trial's logs, as it can be read again; whatever a guest has put in them, other trials go on. */
+async function concluded(
+  plan: TrialPlan,
+  dir: string,
+  end: TrialEnd,
+  timings: Record<string, number>,
+): Promise<TrialOutcome> {
+  try {
+    return outcomeSchema.parse(await concludeTrial(plan, dir, end, timings));
+  } catch (error) {
+    if (error instanceof LoopanicError) throw error;
+    const empty = await concludeTrial(plan, join(dir, 'none'), { why: 'cut-off' }, timings);
+    return {
+      ...empty,
+      ended: { ...end },
+      reason: `its logs cannot be read: ${firstLine(error).slice(0, 300)}`,
+    };
+  }
 }
 
 interface Observed {
@@ -106,6 +126,9 @@ async function watch(
   const holding = new Promise<void>((resolve) => {
     held = resolve;
   });
+  let lun: RunningVm | null = null;
+  let before: Promise<number | null> | undefined;
+  const bytesWritten = async (): Promise<number | null> => (lun === null ? null : lun.lunBytesWritten());
   const enter = ({ phase, work }: GuestMarkers): void => {
     timings[phase] ??= since();
     const cycle = work && phase === 'workload' ? Math.min(work.cycles + 1, plan.expected.cycles) : null;
@@ -142,14 +165,18 @@ async function watch(
         },
         onMarker: ({ markers, watchdog }) => {
           enter(markers);
-          watchdog.attended = markers.holding;
-          if (markers.holding) held();
+          // What was written before its workload is none of that. Told when it is asked for.
+          if (markers.phase === 'workload') before ??= bytesWritten().catch(() => null);
+          // Only one that was to hold may take its time.
+          watchdog.attended = attendance.hold && markers.holding;
+          if (watchdog.attended) held();
         },
         onConsole: callbacks.onConsole,
       },
       signal,
     );
     const { vm, markers, facts, watchdog, finish } = guest;
+    lun = peer?.vm ?? vm;
     peer?.ended.then(finish);
     const attended = attendance.attend?.({ vm, keys, dir, holding });
     attended?.then(
@@ -157,8 +184,11 @@ async function watch(
       (error: unknown) => finish({ why: 'not-started', message: firstLine(error) }),
     );
     const end = await guest.ended;
-    if (end.why === 'finished')
-      end.lunBytesWritten = files.lun === null ? null : await (peer?.vm ?? vm).lunBytesWritten();
+    if (end.why === 'finished' && files.lun === null) end.lunBytesWritten = null;
+    else if (end.why === 'finished') {
+      const [first, last] = [await before, await bytesWritten()];
+      if (first != null && last !== null) end.lunBytesWritten = last - first;
+    }
     timings.outcome = since();
     watchdog.stop();
     if (end.why === 'crashed' && plan.dump !== 'none') {

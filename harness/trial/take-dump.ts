@@ -7,7 +7,8 @@ import { firstLine, InfraError } from '../base/errors.js';
 import { writeJson } from '../base/files.js';
 import type { GuestMarkers } from '../guest/guest-markers.js';
 import { host } from '../host/command.js';
-import { findProgram } from '../host/tools.js';
+import { confinement } from '../host/confine.js';
+import { findProgram, needProgram } from '../host/tools.js';
 import type { DumpRecord, DumpRung } from '../outcome/dump-schema.js';
 import type { RunningVm } from '../vm/vm.js';
 import { checkFlattened } from './flattened.js';
@@ -39,6 +40,10 @@ export function dumpPorts(dir: string): { dmesg: string; vmcore: string } {
 const POLL_MS = 200;
 /** Times `silenceSeconds` that a crash kernel may take to come up while it keeps printing. */
 const BOOT_FACTOR = 4;
+/** And in all: some dumps are large, and none goes on for ever. */
+const MOST_SILENCES = 20;
+/** Seconds that makedumpfile may take for one dump. */
+const RESTORE_SECONDS = 900;
 const MIB = 2 ** 20;
 
 /**
@@ -122,7 +127,13 @@ async function waitForKdump(guest: CrashedGuest): Promise<string> {
   let bytes = 0;
   let state = markers.capture;
   let lastProgress = started;
+  const verbs = new Set<string>();
   while (markers.capture !== 'done') {
+    if (since(started) > MOST_SILENCES * guest.silenceSeconds)
+      throw new InfraError(
+        'kdump-failed',
+        `the crash kernel took more than ${MOST_SILENCES * guest.silenceSeconds} s`,
+      );
     if (guest.signal.aborted)
       throw new InfraError('interrupted', 'interrupted while the crash kernel was at work');
     if (gone) throw new InfraError('kdump-failed', 'QEMU ended while the crash kernel was at work');
@@ -137,7 +148,10 @@ async function waitForKdump(guest: CrashedGuest): Promise<string> {
         'kdump-failed',
         `the crash kernel wrote more than the guest's memory: ${now} bytes`,
       );
-    if (now > bytes || markers.capture !== state) lastProgress = performance.now();
+    // What it says counts once for each step, whatever it says of that.
+    const verb = /^\w*/.exec(markers.capture ?? '')?.[0] ?? '';
+    if (now > bytes || (markers.capture !== state && !verbs.has(verb))) lastProgress = performance.now();
+    verbs.add(verb);
     [bytes, state] = [now, markers.capture];
     // While it boots, its messages are headway, for a while; once it is up only the dump is.
     const booting = state === undefined && since(started) < BOOT_FACTOR * guest.silenceSeconds;
@@ -169,11 +183,7 @@ async function unflatten(flat: string, vmcore: string, most: number): Promise<vo
   }
   const input = await open(flat, 'r');
   try {
-    const done = await host(makedumpfile, ['-R', vmcore], {
-      stdin: input.fd as 3,
-      reject: false,
-      all: true,
-    });
+    const done = await confined(makedumpfile, ['-R', vmcore], { stdin: input.fd as 3 });
     if (done.failed)
       throw new InfraError('dump-damaged', `makedumpfile cannot restore the dump: ${lastLine(done.all)}`);
   } finally {
@@ -210,10 +220,20 @@ async function dumpByQemu(guest: CrashedGuest): Promise<string> {
   return 'QEMU wrote the dump';
 }
 
+/** makedumpfile, which reads what a guest made: with no more privileges than QEMU has, and with an end. */
+async function confined(program: string, args: string[], options: { stdin?: 3 } = {}) {
+  return host(await needProgram('setpriv'), [...confinement(), '--', program, ...args], {
+    ...options,
+    reject: false,
+    all: true,
+    timeout: RESTORE_SECONDS * 1000,
+  });
+}
+
 async function extractDmesg(vmcore: string, target: string): Promise<void> {
   const makedumpfile = await findProgram('makedumpfile');
   if (!makedumpfile) return;
-  const done = await host(makedumpfile, ['--dump-dmesg', vmcore, target], { reject: false });
+  const done = await confined(makedumpfile, ['--dump-dmesg', vmcore, target]);
   if (done.failed) await rm(target, { force: true });
   else await chmod(target, 0o600);
 }
@@ -222,7 +242,7 @@ async function readableByMakedumpfile(vmcore: string): Promise<boolean | null> {
   const makedumpfile = await findProgram('makedumpfile');
   if (!makedumpfile) return null;
   const scratch = `${vmcore}.dmesg-check`;
-  const done = await host(makedumpfile, ['--dump-dmesg', vmcore, scratch], { reject: false });
+  const done = await confined(makedumpfile, ['--dump-dmesg', vmcore, scratch]);
   const found = await size(scratch);
   await rm(scratch, { force: true });
   return !done.failed && found > 0;

@@ -1,6 +1,7 @@
-import { statfs } from 'node:fs/promises';
+import { stat, statfs } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { TrialEnd } from '../outcome/decide.js';
-import { MOST_BYTES } from './conclude.js';
+import { MOST_BYTES, MOST_LINES, TRIAL_FILES } from './conclude.js';
 import { floodedPort } from './take-dump.js';
 
 /** A report that does not end (the guest died while printing it) is taken as it is after so many seconds without a byte. */
@@ -17,6 +18,31 @@ const BOOT_FACTOR = 10;
 /** Fewer free bytes than this on the file system of the logs: QEMU drops what it cannot write, without a word. */
 const LEAST_FREE_BYTES = 8 * 2 ** 20;
 const INTERVAL_MS = 250;
+/** A timer that comes so much later than asked for. */
+const LATE_MS = 1000;
+
+/** QEMU says a line of its own for some of what a guest does: of one that makes it say so for ever it is ended, too. */
+async function floodedLog(dir: string): Promise<number | null> {
+  for (const name of [TRIAL_FILES.qemu, TRIAL_FILES.peerQemu]) {
+    const size = await stat(join(dir, name)).then(
+      (info) => info.size,
+      () => 0,
+    );
+    if (size > MOST_BYTES) return MOST_BYTES;
+  }
+  return null;
+}
+
+/** Where QEMU keeps what guests write to their disks (its block.c, create_tmp_file()). */
+const SNAPSHOTS = process.env.TMPDIR || '/var/tmp';
+
+async function freeBytes(dir: string): Promise<number> {
+  return statfs(dir).then(
+    ({ bavail, bsize }) => bavail * bsize,
+    // A folder that is gone takes no logs either.
+    () => 0,
+  );
+}
 
 /** Of a scenario: seconds of silence and without headway, and MiB of the guest's memory. */
 interface Limits {
@@ -49,6 +75,8 @@ export class Watchdog {
   #lastProgress: number;
   #crashedAt: number | undefined;
   #bytes = 0;
+  #lines = 0;
+  #lastCheck = 0;
   #booted = false;
   #slowness = 1;
 
@@ -72,6 +100,7 @@ export class Watchdog {
 
   start(): void {
     this.#started = this.#now();
+    this.#lastCheck = this.#started;
     this.#lastSign = this.#lastConsole = this.#lastProgress = this.#started;
     this.#timer = setInterval(() => void this.#check(), INTERVAL_MS);
   }
@@ -82,11 +111,13 @@ export class Watchdog {
   }
 
   /** The guest sent something. */
-  sign(from: 'console' | 'guest', bytes: number): void {
+  sign(from: 'console' | 'guest', chunk: Buffer): void {
     this.#lastSign = this.#now();
     if (from === 'console') this.#lastConsole = this.#lastSign;
-    this.#bytes += bytes;
-    if (this.#bytes > MOST_BYTES) this.#end({ why: 'flooded', mib: MOST_BYTES / 2 ** 20 });
+    this.#bytes += chunk.length;
+    for (let at = chunk.indexOf(10); at >= 0; at = chunk.indexOf(10, at + 1)) this.#lines++;
+    if (this.#bytes > MOST_BYTES || this.#lines > MOST_LINES)
+      this.#end({ why: 'flooded', mib: MOST_BYTES / 2 ** 20 });
   }
 
   /** Seconds since the last byte on the console. */
@@ -120,7 +151,18 @@ export class Watchdog {
     this.#crashedAt ??= this.#now();
   }
 
+  /** This process was held up: what a guest said meanwhile has yet to be read. */
+  #forgiveLateness(): void {
+    const late = this.#now() - this.#lastCheck - INTERVAL_MS;
+    this.#lastCheck = this.#now();
+    if (late < LATE_MS) return;
+    this.#lastSign += late;
+    this.#lastConsole += late;
+    this.#lastProgress += late;
+  }
+
   async #check(): Promise<void> {
+    this.#forgiveLateness();
     const seconds = (since: number): number => (this.#now() - since) / 1000;
     const slow = this.#slowness;
     const [silence, stall] = [this.#limits.silenceSeconds * slow, this.#limits.stallSeconds * slow];
@@ -133,14 +175,10 @@ export class Watchdog {
       this.#end({ why: 'stalled', seconds: Math.round(stall) });
     else if (!this.#booted && seconds(this.#started) >= BOOT_FACTOR * stall)
       this.#end({ why: 'stalled', seconds: Math.round(BOOT_FACTOR * stall) });
-    const free = await statfs(this.#dir).then(
-      ({ bavail, bsize }) => bavail * bsize,
-      // A folder that is gone takes no logs either.
-      () => 0,
-    );
+    const free = Math.min(await freeBytes(this.#dir), await freeBytes(SNAPSHOTS));
     if (this.#timer !== undefined && free < LEAST_FREE_BYTES)
       this.#end({ why: 'disk-full', freeMiB: Math.floor(free / 2 ** 20) });
-    const flooded = await floodedPort(this.#dir, this.#limits);
+    const flooded = (await floodedPort(this.#dir, this.#limits)) ?? (await floodedLog(this.#dir));
     if (this.#timer !== undefined && flooded !== null)
       this.#end({ why: 'flooded', mib: Math.floor(flooded / 2 ** 20) });
   }

@@ -13,6 +13,9 @@ const blockStatsSchema = z.array(
   z.object({ device: z.string(), stats: z.object({ wr_bytes: z.int().nonnegative() }) }),
 );
 
+/** What is read of the end of QEMU's log, in bytes. */
+const LONGEST_WORDS = 64 * 1024;
+
 /** How QEMU ended. */
 export interface VmExit {
   code: number | null;
@@ -129,12 +132,20 @@ export async function startVm(
   return vm;
 }
 
+/** The last line that QEMU wrote; empty if it wrote none behind the command that starts the log, or if that cannot be read. */
 async function lastWords(path: string): Promise<string> {
-  const file = await open(path, 'r');
   try {
-    const lines = (await file.readFile('utf8')).trim().split('\n');
-    return lines.length > 1 ? (lines.at(-1) ?? '') : '';
-  } finally {
-    await file.close();
+    const file = await open(path, 'r');
+    try {
+      const { size } = await file.stat();
+      const end = Buffer.alloc(Math.min(size, LONGEST_WORDS));
+      await file.read(end, 0, end.length, size - end.length);
+      const lines = end.toString('utf8').trim().split('\n');
+      return lines.length > 1 ? (lines.at(-1) ?? '').slice(0, 500) : '';
+    } finally {
+      await file.close();
+    }
+  } catch {
+    return '';
   }
 }

@@ -2,9 +2,10 @@ import type { Bug, WorkCounter } from '../bug.js';
 import { nvmeTcp } from '../nvme-tcp.js';
 import { versionAtLeast } from '../release.js';
 
-const counter = (key: string, words: string): WorkCounter => ({
+const counter = (key: string, words: string, bytes: number): WorkCounter => ({
   key,
   words,
+  bytes,
   tooFew: 'it did not try the trigger',
   // Each scenario says what its own workload counts.
   least: () => 0,
@@ -29,10 +30,10 @@ export const bug: Bug = {
   readIn: 'tcp_recvmsg',
   // Of the two kinds of workloads: direct writes across huge pages, and buffered ones of what was read before.
   counters: [
-    counter('spans', 'writes across two huge pages'),
-    counter('writes', 'direct writes'),
-    counter('rewritten', 'KiB written back'),
-    counter('folios', 'pages of the file that lay in large folios'),
+    counter('spans', 'writes across two huge pages', 8192),
+    counter('writes', 'direct writes', 8192),
+    counter('rewritten', 'KiB written back', 1024),
+    counter('folios', 'pages of the file that lay in large folios', 0),
   ],
   requestSectors: 16,
   // In the kernel nvmet reads; SPDK does with readv (mayastor: io-engine), and so may any program with a socket.

@@ -26,6 +26,7 @@ export const bug: Bug = {
     {
       key: 'merged',
       words: 'merged two-sector writes',
+      bytes: 1024,
       tooFew: 'no two headers were neighbours, so there was no occasion to panic',
       least: () => 0,
       leastInAll: 1,
@@ -33,6 +34,7 @@ export const bug: Bug = {
     {
       key: 'headers',
       words: 'AG headers written',
+      bytes: 512,
       tooFew: 'it did not try the trigger',
       least: (groups) => groups,
     },

@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import { EXIT, InterruptedError, UsageError } from '../../base/errors.js';
 import { exists } from '../../base/files.js';
+import { harmless } from '../../base/harmless.js';
 import { soughtIn } from '../../bug/sought.js';
 import { analyzeDump } from '../../forensics/analyze.js';
 import { type Context, printResult, progressFor } from '../context.js';
@@ -44,6 +45,6 @@ export async function analyze(args: AnalyzeArgs, { signal }: Context): Promise<n
     ...(args.output === undefined ? [] : [`analysis: ${resolve(args.output)}`]),
   ]);
   if (analysis.problem !== null)
-    process.stderr.write(`loopanic: the analysis is incomplete: ${analysis.problem}\n`);
+    process.stderr.write(harmless(`loopanic: the analysis is incomplete: ${analysis.problem}\n`));
   return analysis.problem === null ? EXIT.ok : EXIT.noVerdict;
 }

@@ -1,4 +1,4 @@
-import { mkdir, readdir, rm } from 'node:fs/promises';
+import { lstat, mkdir, readdir, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { EXIT, UsageError } from '../../base/errors.js';
 import { exists, writeFileAtomic } from '../../base/files.js';
@@ -13,6 +13,10 @@ export async function history(args: { results: string; json: boolean }): Promise
   if (!(await exists(results)))
     throw new UsageError('bad-results', `--results ${args.results}: there is no such folder`);
   const dir = join(results, HISTORY_DIR);
+  // A results folder may be somebody else's: nothing is written or removed through a link of it.
+  for (const path of [dir, join(dir, 'cells'), join(dir, 'index.json'), join(dir, 'index.html')])
+    if ((await lstat(path).catch(() => null))?.isSymbolicLink())
+      throw new UsageError('bad-results', `${path}: is a link: remove it`);
   await mkdir(join(dir, 'cells'), { recursive: true, mode: 0o700 });
   const found = await historyOf(results, progressFor());
   const pages = historyPages(found, await fetchedKernels(), Date.now());
@@ -20,7 +24,8 @@ export async function history(args: { results: string; json: boolean }): Promise
   // Of cells that are in no run any more.
   const kept = new Set(pages.map(({ path }) => path));
   for (const name of await readdir(join(dir, 'cells')))
-    if (!kept.has(`cells/${name}`)) await rm(join(dir, 'cells', name), { force: true });
+    if (OWN_PAGE.test(name) && !kept.has(`cells/${name}`))
+      await rm(join(dir, 'cells', name), { force: true });
   const file = join(dir, 'index.html');
   printResult(
     args.json,
@@ -32,6 +37,9 @@ export async function history(args: { results: string; json: boolean }): Promise
   );
   return EXIT.ok;
 }
+
+/** Names that cells' pages have. */
+const OWN_PAGE = /^\d+-[\w-]+\.html$/;
 
 /** When the distributions' kernels of this host were fetched. */
 async function fetchedKernels(): Promise<Map<string, string>> {

@@ -42,7 +42,12 @@ export async function nightlyUnit(given: NightlyArgs): Promise<number> {
     ['XDG_CONFIG_HOME', process.env.XDG_CONFIG_HOME ?? ''],
     ['the folder of loopanic', packageRoot],
   ] as const)
-    if (harmless(word) !== word || word.includes('\n'))
+    if (args.for !== 'systemd' && word.includes('${{'))
+      throw new UsageError(
+        'bad-usage',
+        `${name}: ${word}: holds an expression of GitHub's (\${{): rename it`,
+      );
+    else if (harmless(word) !== word || word.includes('\n'))
       throw new UsageError(
         'bad-usage',
         `${name}: ${JSON.stringify(word)}: holds a control character, which would be a line of its own in a unit: rename it`,

@@ -43,7 +43,11 @@ export async function report(args: ReportArgs): Promise<number> {
     process.stdout.write(asJson ? `${JSON.stringify({ run: folder.id, format, text }, null, 2)}\n` : text);
     return EXIT.ok;
   }
-  const file = await writeReport(target, text).catch((error: unknown) => {
+  // Only what was named may be written to through a link.
+  const file = await (args.output === undefined
+    ? writeFileAtomic(target, text).then(() => target)
+    : writeReport(target, text)
+  ).catch((error: unknown) => {
     throw new UsageError('bad-output', `--output ${target}: cannot be written (${firstLine(error)})`, error);
   });
   printResult(args.json, { run: folder.id, format: args.format, file }, () => [file]);

@@ -137,7 +137,7 @@ async function attend(args: RunArgs, guest: AttendedGuest, signal: AbortSignal):
   const say = (text: string): void => void process.stderr.write(`${text}\n`);
   const options = ['StrictHostKeyChecking=yes', `UserKnownHostsFile=${known}`, 'IdentitiesOnly=yes'];
   say(
-    `guest: ssh -i ${shellWord(key)} -p ${port} ${options.map((option) => `-o ${shellWord(option)}`).join(' ')} root@127.0.0.1`,
+    `guest: ssh -F none -a -x -i ${shellWord(key)} -p ${port} ${options.map((option) => `-o ${shellWord(option)}`).join(' ')} root@127.0.0.1`,
   );
   if (args.shell) {
     say("waiting for the guest to mount; in it, 'workload' starts the trigger and 'exit' ends the trial");

@@ -82,6 +82,114 @@ for (const [what, pattern, change] of [
     t.deepEqual(await readdir(dir), ['victim']);
   });
 
+test('kernel add: a link that stays inside by its text, and does not by the way that it takes, is refused', async (t) => {
+  const dir = await tempDir(t);
+  const made = join(dir, 'made');
+  const deep = Array.from({ length: 20 }, (_, index) => `a${index}`);
+  for (const [what, link] of [
+    ['a configuration', `boot/config-${RELEASE}`],
+    ['an image', `boot/vmlinuz-${RELEASE}`],
+    ['modules', 'usr/lib'],
+  ] as const) {
+    const deb = await packageWith(t, async (root) => {
+      const folder = join(root, 'lib', ...deep);
+      await mkdir(folder, { recursive: true });
+      // To the top of what is unpacked.
+      await symlink(`${'../'.repeat(deep.length)}..`, join(folder, 'up'));
+      await mkdir(join(root, 'lib', dir), { recursive: true });
+      await writeFile(join(root, 'lib', made), 'text of the package');
+      const place = join(root, link);
+      await mkdir(join(place, '..'), { recursive: true });
+      await execa('rm', ['-rf', place]);
+      const up = `${'../'.repeat(link.split('/').length - 1)}lib/${deep.join('/')}/up/`;
+      await symlink(`${up}${'../'.repeat(deep.length)}${made.slice(1)}`, place);
+    });
+    const { code, stderr } = await loopanic(['kernel', 'add', deb, '--no-verify', '--id', 'test-tricked']);
+    t.is(code, 2, `${what}: ${stderr}`);
+    t.regex(stderr, /is a link that leads out of the package/, what);
+    t.deepEqual(await readdir(dir), [], what);
+  }
+});
+
+test('kernel add: names of modules that could pass for lines of a program are refused', async (t) => {
+  for (const name of ['a\ninsmod b', 'a b', 'a\u0007b']) {
+    const dir = await tempDir(t);
+    await mkdir(join(dir, 'boot'));
+    await mkdir(join(dir, `lib/modules/${RELEASE}`), { recursive: true });
+    await writeFile(join(dir, `boot/vmlinuz-${RELEASE}`), 'no kernel');
+    await writeFile(join(dir, `boot/config-${RELEASE}`), '');
+    await writeFile(join(dir, `lib/modules/${RELEASE}/${name}.ko`), '');
+    const { code, stderr } = await loopanic(['kernel', 'add', dir]);
+    t.is(code, 2);
+    t.regex(stderr, /has a blank or a control character in its name/);
+  }
+});
+
+test('kernel add: what cannot be removed, or never ends, is refused and nothing is left', async (t) => {
+  const cache = await tempDir(t);
+  const add = (deb: string) =>
+    loopanic(['kernel', 'add', deb, '--no-verify'], { env: { XDG_CACHE_HOME: cache }, timeoutSeconds: 55 });
+  const deep = await packageWith(t, async (root) => {
+    // Longer than a path may be where it is unpacked, made step by step.
+    const step = 'for (1 .. 20) { mkdir $n or die; chdir $n or die }';
+    await execa('perl', ['-e', `my $n = "d" x 200; chdir shift; ${step}`, join(root, 'lib')]);
+  });
+  const many = await packageWith(t, (root) =>
+    execa('sh', ['-c', 'mkdir "$0/many" && cd "$0/many" && seq 250000 | xargs touch', join(root, 'lib')]),
+  );
+  t.true((await add(deep)).code > 0);
+  const { code, stderr } = await add(many);
+  t.is(code, 2, stderr);
+  t.regex(stderr, /unpacks to more than .* or 200000 files/);
+  t.deepEqual(await readdir(join(cache, 'loopanic/tmp')), []);
+});
+
+const GATE = 'drivers/scsi/libiscsi_tcp.c';
+const HEAD = 'From: a\nSubject: x\nMIME-Version: 1.0\n';
+for (const [what, content] of [
+  [
+    'a quoted-printable mail of blanks',
+    `${HEAD}Content-Transfer-Encoding: quoted-printable\n\n${' '.repeat(2_000_000)}\n`,
+  ],
+  [
+    'a path of slashes',
+    `--- a/${'a/'.repeat(100_000)}x\n+++ b/${'a/'.repeat(100_000)}x\n@@ -1 +1 @@\n-a\n+b\n`,
+  ],
+  [
+    'mails in mails',
+    `${HEAD}${Array.from({ length: 20_000 }, (_, n) => `Content-Type: multipart/mixed; boundary="b${n}"\n\n--b${n}\n`).join('')}`,
+  ],
+  ['nothing but lines', '\n'.repeat(3_000_000)],
+] as const)
+  test(`a patch that is ${what} is refused, and does not hold the program`, async (t) => {
+    const file = join(await tempDir(t), 'x.patch');
+    await writeFile(file, content);
+    const { code, stderr } = await loopanic(['module', 'build', '--patch', file, '--name', 'x'], {
+      timeoutSeconds: 25,
+    });
+    t.is(code, 2, stderr.slice(0, 300));
+    t.regex(stderr, /^loopanic: /m);
+  });
+
+test('a series that names itself, a folder or what lies elsewhere is refused', async (t) => {
+  const dir = await tempDir(t);
+  await writeFile(join(dir, 'other.patch'), `--- a/${GATE}\n+++ b/${GATE}\n@@ -1 +1 @@\n-a\n+b\n`);
+  for (const [name, pattern] of [
+    ['series', /is named by a series, and is no patch/],
+    ['folder', /is named by a series, and is no patch/],
+    ['../other.patch', /is a link that leads out of|leads out/],
+  ] as const) {
+    const series = join(dir, name.replaceAll('/', '_'));
+    await mkdir(join(series, 'folder'), { recursive: true });
+    await writeFile(join(series, 'series'), `${name}\n`);
+    const { code, stderr } = await loopanic(['module', 'build', '--patch', series, '--name', 'x'], {
+      timeoutSeconds: 25,
+    });
+    t.is(code, 2, name);
+    t.regex(stderr, pattern);
+  }
+});
+
 test('what would do something on a terminal is shown there, and is whole in JSON', async (t) => {
   const bell = '\u001b]0;title\u0007';
   const log = await tempFile(
