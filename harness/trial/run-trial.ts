@@ -126,9 +126,13 @@ async function watch(
   const holding = new Promise<void>((resolve) => {
     held = resolve;
   });
-  let lun: RunningVm | null = null;
+  // A guest may speak before its start has returned.
+  let withLun: (vm: RunningVm) => void = () => {};
+  const lun = new Promise<RunningVm>((resolve) => {
+    withLun = resolve;
+  });
   let before: Promise<number | null> | undefined;
-  const bytesWritten = async (): Promise<number | null> => (lun === null ? null : lun.lunBytesWritten());
+  const bytesWritten = async (): Promise<number> => (await lun).lunBytesWritten();
   const enter = ({ phase, work }: GuestMarkers): void => {
     timings[phase] ??= since();
     const cycle = work && phase === 'workload' ? Math.min(work.cycles + 1, plan.expected.cycles) : null;
@@ -176,7 +180,7 @@ async function watch(
       signal,
     );
     const { vm, markers, facts, watchdog, finish } = guest;
-    lun = peer?.vm ?? vm;
+    withLun(peer?.vm ?? vm);
     peer?.ended.then(finish);
     const attended = attendance.attend?.({ vm, keys, dir, holding });
     attended?.then(
@@ -187,7 +191,7 @@ async function watch(
     if (end.why === 'finished' && files.lun === null) end.lunBytesWritten = null;
     else if (end.why === 'finished') {
       const [first, last] = [await before, await bytesWritten()];
-      if (first != null && last !== null) end.lunBytesWritten = last - first;
+      if (first != null) end.lunBytesWritten = last - first;
     }
     timings.outcome = since();
     watchdog.stop();

@@ -52,6 +52,8 @@ const faults: [mode: string, outcome: Outcome, reason: RegExp][] = [
   ['panic-then-chatter', 'other-crash', /the crash report is damaged/],
   ['other-panic', 'other-crash', /unable to handle page fault/],
   ['boot-panic', 'no-boot', /Unable to mount root/],
+  ['panic-of-a-size', 'other-crash', /its usercopy line is cut/],
+  ['slabs-then-panic', 'reproduced', /tgtd read 1024 bytes/],
   ['panic-after-done', 'reproduced', /tgtd read 1024 bytes/],
   ['panic-in-the-log-alone', 'reproduced', /tgtd read 1024 bytes/],
   ['panic-twice', 'reproduced', /tgtd read 1024 bytes/],
@@ -65,6 +67,7 @@ const faults: [mode: string, outcome: Outcome, reason: RegExp][] = [
   ['phase-missing', 'infra-error', /never said that it was in phase/],
   ['one-cycle-idle', 'infra-error', /cycle 2 completed 0 merged/],
   ['writes-nothing', 'infra-error', /says that it wrote \d+ bytes to the LUN, whose disk received 0/],
+  ['writes-little', 'infra-error', /says that it wrote 6 bytes to the LUN, and counts what takes \d+/],
   ['headers-cached', 'infra-error', /cycle 1 completed 0 reads of AG headers/],
   ['huge-numbers', 'infra-error', /the console is not whole/],
   ['wrong-token', 'hung', /no output/],
@@ -84,6 +87,10 @@ const faults: [mode: string, outcome: Outcome, reason: RegExp][] = [
   ['log-tells-another-story', 'infra-error', /the kernel's log is not whole/],
   // Guests that talk and come no further.
   ['boot-chatter', 'no-boot', /no progress for 4 s in phase boot/],
+  ['cycles-for-ever', 'hung', /no progress for 4 s/],
+  ['holds-unasked', 'hung', /no progress for 4 s/],
+  ['ups', 'hung', /no progress for 4 s/],
+  ['newlines', 'infra-error', /the guest sent more than/],
   ['marker-chatter', 'hung', /no progress for 4 s in phase workload/],
 ];
 

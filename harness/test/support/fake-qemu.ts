@@ -51,6 +51,7 @@ if (mode === 'refuses') {
 /** Bytes that its disk has received: as many as it says that it wrote, or what it is told to say. */
 let arrived = 0;
 let isHonest = true;
+let isAsked = false;
 
 const qmp = new Socket({ fd: 3 });
 qmp.on('error', () => {});
@@ -59,7 +60,9 @@ if (mode !== 'mute') {
   qmp.on('data', (chunk) => {
     for (const line of chunk.toString().split('\n').filter(Boolean)) {
       const { execute, id } = JSON.parse(line);
-      const stats = [{ device: 'lun', stats: { wr_bytes: arrived } }];
+      // It is asked before the workload, when nothing has come, and after it.
+      const stats = [{ device: 'lun', stats: { wr_bytes: isAsked ? arrived : 0 } }];
+      if (execute === 'query-blockstats') isAsked = true;
       qmp.write(`${JSON.stringify({ return: execute === 'query-blockstats' ? stats : {}, id })}\n`);
     }
   });
@@ -340,6 +343,56 @@ const BEHAVIOURS: Record<string, () => void> = {
     isHonest = false;
     toWorkload();
     survive();
+  },
+  'writes-little'() {
+    // Small numbers where the host can look, large ones where it cannot.
+    isHonest = false;
+    arrived = 512;
+    toWorkload();
+    const said = (cycle: number): string =>
+      `merged=${cycle * 1e10} reads=${cycle * 1e10} leaked=0 bytes=${cycle}`;
+    for (let cycle = 1; cycle <= cycles; cycle++) mark(`cycle ${cycle} ${said(cycle)}`);
+    mark(`done cycles=${cycles} ${said(cycles)}`);
+    finish();
+  },
+  'slabs-then-panic'() {
+    toWorkload();
+    work(1, 1);
+    for (let from = 0; from < 200_000; from += 1000)
+      fact(...Array.from({ length: 1000 }, (_, index) => `slab a${from + index} 1 16`));
+    later(300, panic);
+  },
+  'panic-of-a-size'() {
+    toWorkload();
+    work(1, 1);
+    log(
+      "usercopy: Kernel memory exposure attempt detected from SLUB object 'kmalloc-512' (offset 0, size 99999999999999999999)!",
+      0,
+    );
+    log('------------[ cut here ]------------');
+    log('kernel BUG at mm/usercopy.c:101!');
+    trace();
+  },
+  'cycles-for-ever'() {
+    toWorkload();
+    work();
+    beat();
+    let cycle = cycles;
+    setInterval(() => mark(`cycle ${++cycle} ${counts(cycle)}`), 300);
+  },
+  'holds-unasked'() {
+    toWorkload();
+    beat();
+    mark('holding');
+  },
+  ups() {
+    toWorkload();
+    beat();
+    setInterval(() => mark('up'), 300);
+  },
+  newlines() {
+    toWorkload();
+    pour(Buffer.alloc(100_000, 10));
   },
   'huge-numbers'() {
     toWorkload();

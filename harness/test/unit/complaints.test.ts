@@ -229,6 +229,11 @@ test('the time that a line takes grows no faster than its length', (t) => {
     'INFO: task ',
     '[ 1.000000] ',
     'nvme nvme0: ',
+    'usercopy: Kernel memory exposure attempt detected from a ',
+    ' ()',
+    'CPU: 0 PID: 1 Comm: a Not tainted 1.1',
+    'a',
+    'aaaa usercopy: kernel memory exposure ',
   ])
     for (const join of ['', '\n']) {
       const [small, large] = [piece.repeat(2000), piece.repeat(16000)].map((text) =>
