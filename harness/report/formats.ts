@@ -1,3 +1,3 @@
 /** What a run can be told as. */
-export const REPORT_FORMATS = ['html', 'junit', 'tap', 'md', 'json'] as const;
+export const REPORT_FORMATS = ['html', 'junit', 'tap', 'md', 'kcidb', 'json'] as const;
 export type ReportFormat = (typeof REPORT_FORMATS)[number];

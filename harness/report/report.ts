@@ -2,6 +2,7 @@ import type { RunDocument } from '../results/run-schema.js';
 import type { ReportFormat } from './formats.js';
 import { htmlReport } from './html.js';
 import { junitReport } from './junit.js';
+import { kcidbReport } from './kcidb.js';
 import { markdownReport } from './markdown.js';
 import { tapReport } from './tap.js';
 
@@ -19,6 +20,8 @@ export async function makeReport(
       return junitReport(run);
     case 'tap':
       return tapReport(run);
+    case 'kcidb':
+      return kcidbReport(run);
     case 'md':
       return markdownReport(run);
     case 'json':

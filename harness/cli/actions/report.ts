@@ -39,7 +39,7 @@ export async function report(args: ReportArgs): Promise<number> {
   );
   if (target === undefined) {
     const { format } = args;
-    const asJson = args.json && format !== 'json';
+    const asJson = args.json && format !== 'json' && format !== 'kcidb';
     process.stdout.write(asJson ? `${JSON.stringify({ run: folder.id, format, text }, null, 2)}\n` : text);
     return EXIT.ok;
   }

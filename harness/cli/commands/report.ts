@@ -7,7 +7,7 @@ import { buildOptions, expectationOk } from '../options.js';
 export function reportCommand(y: Cli): Cli {
   return y.command(
     'report <run>',
-    'a run as an HTML page, JUnit, TAP, Markdown or JSON',
+    'a run as an HTML page, JUnit, TAP, Markdown, a KCIDB submission or JSON',
     (y) =>
       y
         .positional('run', {

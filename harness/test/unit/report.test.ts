@@ -4,6 +4,7 @@ import test from 'ava';
 import { execa } from 'execa';
 import { Parser } from 'tap-parser';
 import { validateXML } from 'xmllint-wasm';
+import * as z from 'zod';
 import { packageRoot } from '../../base/paths.js';
 import { compareRuns } from '../../report/compare.js';
 import { makeReport } from '../../report/report.js';
@@ -246,4 +247,55 @@ test('report --output: a dash and a device are written to, a link leads to its f
   await symlink(join(results, 'there'), join(results, 'link'));
   t.is((await make(join(results, 'link'))).code, 0);
   t.regex(await readFile(join(results, 'there'), 'utf8'), /^TAP version 14/);
+});
+
+test('KCIDB: objects, ids, paths and statuses are as its schema (v5.3) has them; what failed around a kernel is no failure of it', async (t) => {
+  const run = sampleRun();
+  const document = JSON.parse(await makeReport(run, 'kcidb', '.', '.'));
+  const text = z.string().regex(/^[^\0]*$/);
+  const id = z.string().regex(/^[a-z0-9_]+:[^\0]*$/);
+  const origin = z.string().regex(/^[a-z0-9_]+$/);
+  const misc = z.record(z.string(), z.unknown());
+  z.strictObject({
+    version: z.strictObject({ major: z.literal(5), minor: z.literal(3) }),
+    checkouts: z.array(z.strictObject({ id, origin, tree_name: text, comment: text, misc })),
+    builds: z.array(
+      z.strictObject({
+        id,
+        checkout_id: id,
+        origin,
+        architecture: z.string().regex(/^[a-z0-9_]*$/),
+        comment: text,
+        misc,
+      }),
+    ),
+    tests: z.array(
+      z.strictObject({
+        ...{ id, build_id: id, origin, comment: text, misc },
+        path: z.string().regex(/^(?:[a-zA-Z0-9_-]+(?:\.[a-zA-Z0-9_-]+)*)?$/),
+        status: z.enum(['FAIL', 'ERROR', 'MISS', 'PASS', 'DONE', 'SKIP']),
+        start_time: z.iso.datetime({ offset: true }),
+        duration: z.number(),
+        environment: z.strictObject({ comment: text, misc }),
+      }),
+    ),
+  }).parse(document);
+  const ids = document.tests.map((test: { id: string }) => test.id);
+  t.is(new Set(ids).size, run.cells.length);
+  for (const build of document.builds)
+    t.true(document.checkouts.some((checkout: { id: string }) => checkout.id === build.checkout_id));
+  for (const entry of document.tests)
+    t.true(document.builds.some((build: { id: string }) => build.id === entry.build_id));
+  t.deepEqual(
+    document.tests.map(({ status }: { status: string }) => status),
+    run.cells.map(({ verdict, trials }) =>
+      verdict === 'clean'
+        ? 'PASS'
+        : verdict === 'panics'
+          ? 'FAIL'
+          : verdict === 'void' || trials.length === 0
+            ? 'MISS'
+            : 'ERROR',
+    ),
+  );
 });
