@@ -44,13 +44,13 @@ const MOST_PLAN_MIB = 4;
 
 /**
  * Packs one trial so that others can boot it again with QEMU alone: kernel, initramfs, LUN, QEMU's arguments in a script, and what it left behind. Every
- * part must be the one that the trial was made of. Returns the archive's path. Throws UsageError if a part is another by now.
+ * part must be the one that the trial was made of. Returns the archive's path and hash. Throws UsageError if a part is another by now.
  */
 export async function makeBundle(
   request: BundleRequest,
   signal: AbortSignal,
   progress: Progress,
-): Promise<string> {
+): Promise<{ file: string; sha256: string }> {
   const folder = await RunFolder.open(request.results, request.run);
   const run = await folder.read();
   const cell = cellOf(run.cells, request.cell);
@@ -109,7 +109,7 @@ export async function makeBundle(
     // Beside its place first: it is there whole or not at all.
     await command('cp', ['--', packed, `${target}.part`]);
     await rename(`${target}.part`, target);
-    return target;
+    return { file: target, sha256: await sha256Of(target) };
   });
 }
 
@@ -276,7 +276,7 @@ initramfs.cpio    userland, the kernel's modules, the workload, and the module u
 module.ko         that module (${cell.moduleInfo?.source.join(', ') || cell.module}), sha256 ${plan.parts.module}
 lun.img           the disk that the target serves${plan.parts.lun === null ? ': none, it keeps its data in memory' : `, with its ${plan.scenario.filesystem.type} file system`}
 original/         what the trial left here: console, what the guest told, outcome, plan, analysis
-SHA256SUMS        of all of these; SOURCES.txt: where the programs in it are from
+SHA256SUMS        of all of these but the disks, which the archive's own hash covers; SOURCES.txt: where the programs in it are from
 
 Made by loopanic ${versions.loopanic}; the trial ran with ${versions.qemu} under ${plan.accel}.
 `;
@@ -297,16 +297,19 @@ Scripts of the guest and the workload: loopanic, Apache-2.0.
 `;
 }
 
+/** Of all but the disks: they are mostly holes, and many GiB long; the archive's own hash covers them. */
 async function hashes(dir: string): Promise<string> {
   const names = (await readdir(dir, { recursive: true, withFileTypes: true }))
-    .filter((entry) => entry.isFile())
+    .filter((entry) => entry.isFile() && !/^(?:lun|root)\.img$/.test(entry.name))
     .map((entry) => join(entry.parentPath, entry.name))
     .sort();
   const lines: string[] = [];
-  for (const name of names) {
-    const hash = createHash('sha256');
-    await pipeline(createReadStream(name), hash);
-    lines.push(`${hash.digest('hex')}  ${name.slice(dir.length + 1)}\n`);
-  }
+  for (const name of names) lines.push(`${await sha256Of(name)}  ${name.slice(dir.length + 1)}\n`);
   return lines.join('');
+}
+
+async function sha256Of(file: string): Promise<string> {
+  const hash = createHash('sha256');
+  await pipeline(createReadStream(file), hash);
+  return hash.digest('hex');
 }

@@ -15,7 +15,7 @@ export interface BundleArgs extends BuildOptions {
 /** `loopanic bundle RUN CELL TRIAL`: one boot, to be handed on. */
 export async function bundle(args: BundleArgs, { signal }: Context): Promise<number> {
   const { results, run, cell, trial, output } = args;
-  const file = await makeBundle({ results, run, cell, trial, output, build: args }, signal, progressFor());
-  printResult(args.json, { file }, () => [file]);
+  const made = await makeBundle({ results, run, cell, trial, output, build: args }, signal, progressFor());
+  printResult(args.json, made, () => [made.file, `sha256 ${made.sha256}`]);
   return EXIT.ok;
 }
