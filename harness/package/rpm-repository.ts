@@ -118,8 +118,9 @@ async function download(
     const done = await host(
       await needProgram('curl'),
       [
-        // What the metadata of a repository names is no pattern, and no file of this host.
-        ...['--globoff', '--proto', '=http,https', '--max-filesize', String(most)],
+        // What the metadata of a repository names is no pattern, and what a server leads to no file of this host.
+        ...['--globoff', '--proto', '=http,https,file', '--proto-redir', '=http,https'],
+        ...['--max-filesize', String(most)],
         ...['--fail', '--location', '--silent', '--show-error', '--continue-at', '-', '--retry', '2'],
         ...[
           '--connect-timeout',
