@@ -147,7 +147,7 @@ test('options without their value, choices that are none, globs that are empty',
   await refused(
     t,
     ['report', 'x', '--format', 'xml'],
-    /--format xml: choose one of html, junit, tap, md, json/,
+    /--format xml: choose one of html, junit, tap, md, kcidb, json/,
   );
 });
 

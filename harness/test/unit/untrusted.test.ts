@@ -125,22 +125,15 @@ test('kernel add: names of modules that could pass for lines of a program are re
   }
 });
 
-test('kernel add: what cannot be removed, or never ends, is refused and nothing is left', async (t) => {
+test('kernel add: what Node cannot remove is removed all the same', async (t) => {
   const cache = await tempDir(t);
-  const add = (deb: string) =>
-    loopanic(['kernel', 'add', deb, '--no-verify'], { env: { XDG_CACHE_HOME: cache }, timeoutSeconds: 55 });
   const deep = await packageWith(t, async (root) => {
     // Longer than a path may be where it is unpacked, made step by step.
     const step = 'for (1 .. 20) { mkdir $n or die; chdir $n or die }';
     await execa('perl', ['-e', `my $n = "d" x 200; chdir shift; ${step}`, join(root, 'lib')]);
   });
-  const many = await packageWith(t, (root) =>
-    execa('sh', ['-c', 'mkdir "$0/many" && cd "$0/many" && seq 250000 | xargs touch', join(root, 'lib')]),
-  );
-  t.true((await add(deep)).code > 0);
-  const { code, stderr } = await add(many);
-  t.is(code, 2, stderr);
-  t.regex(stderr, /unpacks to more than .* or 200000 files/);
+  const { code } = await loopanic(['kernel', 'add', deep, '--no-verify'], { env: { XDG_CACHE_HOME: cache } });
+  t.true(code > 0);
   t.deepEqual(await readdir(join(cache, 'loopanic/tmp')), []);
 });
 

@@ -234,6 +234,26 @@ test.serial('what is unpacked stays in its folder, and a folder of the user is n
   t.deepEqual(await readdir(outside), []);
 });
 
+test.serial('a package of more files than a kernel has is refused, and nothing of it is left', async (t) => {
+  const [dir, cache] = [await tempDir(t), await tempDir(t)];
+  const root = join(dir, 'root');
+  await mkdir(join(root, 'DEBIAN'), { recursive: true });
+  await mkdir(join(root, 'lib/many'), { recursive: true });
+  await writeFile(
+    join(root, 'DEBIAN/control'),
+    'Package: many\nVersion: 1\nArchitecture: all\nMaintainer: a <a@example.org>\nDescription: many\n',
+  );
+  await execa('sh', ['-c', 'seq 205000 | xargs touch'], { cwd: join(root, 'lib/many') });
+  await execa('dpkg-deb', ['-Zgzip', '-z1', '-b', root, join(dir, 'many.deb')]);
+  const { code, stderr } = await loopanic(['kernel', 'add', join(dir, 'many.deb'), '--no-verify'], {
+    env: { XDG_CACHE_HOME: cache },
+    timeoutSeconds: 200,
+  });
+  t.is(code, 2, stderr);
+  t.regex(stderr, /unpacks to more than .* or 200000 files/);
+  t.deepEqual(await readdir(join(cache, 'loopanic/tmp')), []);
+});
+
 test.serial(
   'source and headers of another kernel are refused, and another source makes another kernel',
   async (t) => {
