@@ -48,7 +48,7 @@ export class GuestMarkers {
   readonly token: string;
   readonly #prefix: string;
   readonly #mostCycles: number | null;
-  #isUp = false;
+  readonly #said = new Set<string>();
 
   /** `mostCycles`: after which its workload ends; null: unknown. */
   constructor(token: string, mostCycles: number | null = null) {
@@ -99,15 +99,14 @@ export class GuestMarkers {
   /** False if it is a workload's own note, which says nothing of how far it is. */
   #take(line: LogLine, verb: string, said: string): boolean {
     switch (verb) {
-      // Said once; what a cycle says on its way is no headway of its own.
-      case 'up': {
-        const isFirst = !this.#isUp;
-        this.#isUp = true;
+      // Headway once, or once in each cycle.
+      case 'up':
+      case 'shutdown':
+      case 'unmounted': {
+        const isFirst = !this.#said.has(verb);
+        this.#said.add(verb);
         return isFirst;
       }
-      case 'shutdown':
-      case 'unmounted':
-        return false;
       case 'phase':
         this.#enter(line, said);
         break;
@@ -172,6 +171,7 @@ export class GuestMarkers {
       Object.fromEntries(Object.entries(now.counts).map(([key, count]) => [key, count - (before[key] ?? 0)])),
     );
     Object.assign(work, { cycles: cycle, counts: now.counts, bytesWritten: now.bytes });
+    for (const verb of ['shutdown', 'unmounted']) this.#said.delete(verb);
   }
 
   /** Says once more what the last cycle said. */

@@ -216,9 +216,7 @@ export class CrashReader {
   }
 
   #begin(kind: CrashKind, line: LogLine): CrashReport {
-    // A report of a single line is not known to have more.
-    const interrupted =
-      this.#open !== undefined && !this.#open.stackComplete && this.#open.lastLine > this.#open.line;
+    const interrupted = this.#open !== undefined && !this.#open.stackComplete;
     if (this.#open && interrupted) this.#open.interleaved = true;
     const report = newReport(kind, line);
     report.interleaved = interrupted || line.broken;

@@ -39,7 +39,8 @@ export function kmallocObjectSize(cache: string): number | null {
   const match = /^kmalloc-(\d+)(k|M)?$/.exec(cache);
   if (!match) return null;
   const unit = match[2] === 'M' ? 1024 * 1024 : match[2] === 'k' ? 1024 : 1;
-  return Number(match[1]) * unit;
+  const bytes = Number(match[1]) * unit;
+  return bytes > 0 && Number.isSafeInteger(bytes) ? bytes : null;
 }
 
 /** The signature of a usercopy report, or null if the report is of another kind or lacks what identifies it. */

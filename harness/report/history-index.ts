@@ -53,8 +53,11 @@ const entrySchema = z.object({
   unfinished: z.string().nullable(),
   hasReport: z.boolean(),
   kernels: z.array(z.string()),
-  /** The run before it in its series, which its changes are against. */
+  /** The run before it in its series, which its changes are against, and its stamp. */
   before: z.string().nullable(),
+  beforeStamp: z.string().nullable(),
+  /** Runs that it was made of: they are no nights of their own. */
+  mergedFrom: z.array(z.string()),
   /** Cells of the run before that are not in this one. */
   gone: z.array(z.string()),
   cells: z.array(nightCellSchema),
@@ -84,32 +87,39 @@ export async function historyOf(results: string, progress: Progress): Promise<Hi
   const names = (await readdir(results).catch(() => [])).filter((name) => RUN_ID.test(name)).sort();
   const unread: History['unread'] = [];
   const runs: NightRun[] = [];
-  const last = new Map<string, { id: string; document: RunDocument | null }>();
+  const last = new Map<string, { id: string; stamp: string; document: RunDocument | null }>();
   await progress.step(`reading ${names.length} runs`, async (update) => {
     for (const [index, name] of names.entries()) {
       if (index % 50 === 0) update(`${index} of ${names.length}`);
       try {
         const stamp = await stampOf(join(results, name, 'run.json'));
         const entry = known.get(name);
-        const before = entry ? (last.get(entry.series)?.id ?? null) : null;
-        if (entry?.stamp === stamp && entry.before === before) {
+        const before = entry ? last.get(entry.series) : undefined;
+        if (
+          entry?.stamp === stamp &&
+          entry.before === (before?.id ?? null) &&
+          entry.beforeStamp === (before?.stamp ?? null)
+        ) {
           runs.push({ ...entry, hasReport: await hasReport(results, name) });
-          last.set(entry.series, { id: name, document: null });
+          last.set(entry.series, { id: name, stamp, document: null });
           continue;
         }
         const document = await readRun(results, name);
-        const series = titleOf(document);
+        const shard = document.matrix?.shard;
+        const series = `${titleOf(document)}${shard ? ` shard ${shard.part}/${shard.of}` : ''}`;
         const previous = last.get(series);
         const earlier = previous ? (previous.document ?? (await readRun(results, previous.id))) : null;
-        runs.push(entryOf(document, stamp, series, earlier, await hasReport(results, name)));
-        last.set(series, { id: name, document });
+        const made = entryOf(document, stamp, series, earlier, await hasReport(results, name));
+        runs.push({ ...made, beforeStamp: previous?.stamp ?? null });
+        last.set(series, { id: name, stamp, document });
       } catch (error) {
         unread.push({ run: name, why: firstLine(error) });
       }
     }
   });
   await writeFileAtomic(file, JSON.stringify({ version: INDEX_VERSION, runs }));
-  return { runs, unread };
+  const parts = new Set(runs.flatMap(({ mergedFrom }) => mergedFrom));
+  return { runs: runs.filter(({ run }) => !parts.has(run)), unread };
 }
 
 async function readIndex(file: string): Promise<NightRun[]> {
@@ -145,7 +155,7 @@ function entryOf(
   series: string,
   before: RunDocument | null,
   hasReport: boolean,
-): NightRun {
+): Omit<NightRun, 'beforeStamp'> {
   const changes = before === null ? [] : compareRuns(before, run);
   const changed = new Map(changes.map((entry) => [entry.cell, entry]));
   return {
@@ -160,6 +170,7 @@ function entryOf(
     hasReport,
     kernels: [...new Set(run.cells.map(({ kernel }) => kernel))],
     before: before?.run ?? null,
+    mergedFrom: run.mergedFrom.map((part) => part.run),
     gone: changes.filter(({ change }) => change === 'only-before').map(({ cell }) => cell),
     cells: [...keyedCells(run)].map(([name, cell]) => {
       const reportName = cellName(cell);

@@ -60,6 +60,7 @@ function checkBelonging(runs: readonly RunDocument[], first: RunDocument): void 
       ['of another confidence', ({ confidence }: RunDocument) => confidence],
       ['with another number of retries', ({ retries }: RunDocument) => retries],
       ['in another number of parts', ({ matrix }: RunDocument) => matrix?.shard?.of ?? null],
+      ['of other cells', ({ matrix }: RunDocument) => matrix?.shard?.whole ?? null],
     ] as const)
       if (JSON.stringify(of(run)) !== JSON.stringify(of(first)))
         throw refuse(`${run.run} is ${what} than ${first.run}`);

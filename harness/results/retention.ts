@@ -25,6 +25,8 @@ export async function pruneRuns(
     if (
       run?.command === 'matrix' &&
       run.matrix?.name === matrix &&
+      // A part is no whole run: it is kept until somebody has merged it.
+      !run.matrix.shard &&
       run.finishedAt !== null &&
       !run.interrupted
     )
@@ -41,7 +43,7 @@ export async function pruneRuns(
 /** What of a run of any age tells that it is over. */
 const finishedSchema = z.object({
   command: z.string(),
-  matrix: z.object({ name: z.string() }).nullable(),
+  matrix: z.object({ name: z.string(), shard: z.object({}).nullish() }).nullable(),
   finishedAt: z.iso.datetime().nullable(),
   interrupted: z.boolean(),
 });

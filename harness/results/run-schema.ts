@@ -160,7 +160,11 @@ export const runSchema = z
         name: z.string(),
         file: z.string(),
         shard: z
-          .object({ part: z.int().min(1), of: z.int().min(1) })
+          .object({
+            part: z.int().min(1),
+            of: z.int().min(1),
+            whole: z.string().describe('names the cells of the whole matrix'),
+          })
           .nullable()
           .default(null)
           .describe('which part of the matrix this is; null: all of it'),

@@ -2,12 +2,14 @@ import { createReadStream } from 'node:fs';
 import { join } from 'node:path';
 import * as z from 'zod';
 import { firstLine, hasErrno, InfraError } from '../base/errors.js';
+import type { SoughtCopy } from '../bug/bug.js';
 import { bugOf } from '../bug/family.js';
 import { soughtBy } from '../bug/sought.js';
 import { gateReading } from '../guest/gate-reading.js';
 import { FactReader } from '../guest/guest-facts.js';
 import { GuestMarkers, LineSplitter } from '../guest/guest-markers.js';
 import { classifyLines, type LogEvidence, type LogVerdict } from '../log/classify.js';
+import { CrashReader } from '../log/crash-report.js';
 import type { LogLine } from '../log/log-line.js';
 import { moduleInfoSchema } from '../module/identity.js';
 import { decideOutcome, expectedSchema, type TrialEnd } from '../outcome/decide.js';
@@ -97,7 +99,12 @@ export async function concludeTrial(
     guest,
     after: facts.factsAfter(hardenedUsercopyBuilt),
     kernelLog,
-    complaints: [...since(own, markers), ...since(kernel, told), ...since(peer, peerMarkers)],
+    complaints: [
+      ...since(own, markers),
+      ...since(kernel, told),
+      ...since(peer, peerMarkers),
+      ...sources.flatMap(({ log }) => unlisted(log)),
+    ],
   };
   const cite =
     (file: string) =>
@@ -139,6 +146,7 @@ export async function concludeTrial(
         console,
       ),
       end,
+      bugOf(plan.scenario.bug).copy,
     ),
     workload: markers.work && {
       ...markers.work,
@@ -150,6 +158,36 @@ export async function concludeTrial(
   };
 }
 
+/**
+ * The outcome of a trial whose logs hold what cannot be recorded, for the reason `why`. A crash is one all the same: it is not tried again, and what
+ * it was is not known.
+ */
+export async function concludeUnreadable(
+  plan: ReadingPlan,
+  dir: string,
+  end: TrialEnd,
+  timings: Record<string, number>,
+  why: string,
+): Promise<TrialOutcome> {
+  const empty = await concludeTrial(plan, join(dir, 'none'), { why: 'cut-off' }, timings);
+  const told = { ...empty, ended: { ...end }, interrupted: end.why === 'interrupted' };
+  let crashed = end.why === 'crashed';
+  for (const name of [TRIAL_FILES.console, TRIAL_FILES.peerConsole]) {
+    const reader = new CrashReader();
+    await readLines(dir, name, (line) => reader.push(line));
+    crashed ||= reader.crash !== undefined;
+  }
+  return crashed
+    ? {
+        ...told,
+        outcome: 'other-crash',
+        corrupted: true,
+        interrupted: false,
+        reason: `it crashed, and its logs cannot be read: ${why}`,
+      }
+    : { ...told, outcome: 'infra-error', reason: `its logs cannot be read: ${why}` };
+}
+
 /** Of a log, in an outcome: the log itself is beside it. */
 const MOST_CITED = 50;
 const LONGEST_CITED = 500;
@@ -157,10 +195,16 @@ const LONGEST_CITED = 500;
 const SMALLEST_SEGMENT = 512;
 
 /** A reading of more segments than the LUN's disk received bytes for is none: a guest may count what it likes. */
-function withinReach(reading: ReturnType<typeof gateReading>, end: TrialEnd): ReturnType<typeof gateReading> {
+function withinReach(
+  reading: ReturnType<typeof gateReading>,
+  end: TrialEnd,
+  copy: SoughtCopy,
+): ReturnType<typeof gateReading> {
   const received = end.why === 'finished' ? (end.lunBytesWritten ?? null) : null;
   const { gate } = reading;
-  if (gate === null || received === null || gate.slabSegments * SMALLEST_SEGMENT <= received) return reading;
+  // Pieces across pages are counted in memory, too: not all of them are written.
+  if (gate === null || received === null || copy !== 'whole-objects') return reading;
+  if (gate.slabSegments * SMALLEST_SEGMENT <= received) return reading;
   return {
     gate: null,
     gateWhy: `the guest tells of ${gate.slabSegments} segments, and the disk of the LUN received ${received} bytes`,
@@ -171,6 +215,13 @@ function withinReach(reading: ReturnType<typeof gateReading>, end: TrialEnd): Re
 function newsOf(second: LogVerdict, first: LogVerdict): LogVerdict {
   const known = new Set(first.warnings.map(({ text }) => text));
   return { ...second, warnings: second.warnings.filter(({ text }) => !known.has(text)) };
+}
+
+/** Of complaints that are counted only it is not known when they came. */
+function unlisted({ leftOut }: LogVerdict): LogEvidence[] {
+  return leftOut.warnings > 0
+    ? [{ line: 0, text: `${leftOut.warnings} complaints more than are listed` }]
+    : [];
 }
 
 /** Complaints since the modules were loaded: those of its boot are not a trial's. */

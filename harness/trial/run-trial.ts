@@ -6,7 +6,7 @@ import type { TrialEnd } from '../outcome/decide.js';
 import { outcomeSchema, type TrialOutcome } from '../outcome/outcome-schema.js';
 import { makeSshKeys, type SshKeys } from '../vm/ssh.js';
 import type { RunningVm } from '../vm/vm.js';
-import { concludeTrial, TRIAL_FILES } from './conclude.js';
+import { concludeTrial, concludeUnreadable, TRIAL_FILES } from './conclude.js';
 import { startGuest } from './guest.js';
 import { startPeer } from './peer.js';
 import type { TrialFiles, TrialPlan } from './plan.js';
@@ -93,12 +93,7 @@ async function concluded(
     return outcomeSchema.parse(await concludeTrial(plan, dir, end, timings));
   } catch (error) {
     if (error instanceof LoopanicError) throw error;
-    const empty = await concludeTrial(plan, join(dir, 'none'), { why: 'cut-off' }, timings);
-    return {
-      ...empty,
-      ended: { ...end },
-      reason: `its logs cannot be read: ${firstLine(error).slice(0, 300)}`,
-    };
+    return concludeUnreadable(plan, dir, end, timings, firstLine(error).slice(0, 300));
   }
 }
 
@@ -169,8 +164,9 @@ async function watch(
         },
         onMarker: ({ markers, watchdog }) => {
           enter(markers);
-          // What was written before its workload is none of that. Told when it is asked for.
-          if (markers.phase === 'workload') before ??= bytesWritten().catch(() => null);
+          // What was written before its file system was mounted is none of its workload's. Not later: the guest does not wait.
+          if (markers.phase === 'mount' || markers.phase === 'workload')
+            before ??= bytesWritten().catch(() => null);
           // Only one that was to hold may take its time.
           watchdog.attended = attendance.hold && markers.holding;
           if (watchdog.attended) held();
@@ -190,8 +186,8 @@ async function watch(
     const end = await guest.ended;
     if (end.why === 'finished' && files.lun === null) end.lunBytesWritten = null;
     else if (end.why === 'finished') {
-      const [first, last] = [await before, await bytesWritten()];
-      if (first != null) end.lunBytesWritten = last - first;
+      const [first, last] = [await before, await bytesWritten().catch(() => null)];
+      if (first != null && last !== null) end.lunBytesWritten = last - first;
     }
     timings.outcome = since();
     watchdog.stop();

@@ -33,14 +33,14 @@ async function floodedLog(dir: string): Promise<number | null> {
   return null;
 }
 
-/** Where QEMU keeps what guests write to their disks (its block.c, create_tmp_file()). */
-const SNAPSHOTS = process.env.TMPDIR || '/var/tmp';
+/** Where QEMU keeps what guests write to their disks (its block.c, create_tmp_file()): /tmp may be memory, and is not taken for it. */
+const { TMPDIR = '' } = process.env;
+const SNAPSHOTS = ['', '/tmp', '/tmp/'].includes(TMPDIR) ? '/var/tmp' : TMPDIR;
 
-async function freeBytes(dir: string): Promise<number> {
+function freeBytes(dir: string, ifGone: number): Promise<number> {
   return statfs(dir).then(
     ({ bavail, bsize }) => bavail * bsize,
-    // A folder that is gone takes no logs either.
-    () => 0,
+    () => ifGone,
   );
 }
 
@@ -175,7 +175,11 @@ export class Watchdog {
       this.#end({ why: 'stalled', seconds: Math.round(stall) });
     else if (!this.#booted && seconds(this.#started) >= BOOT_FACTOR * stall)
       this.#end({ why: 'stalled', seconds: Math.round(BOOT_FACTOR * stall) });
-    const free = Math.min(await freeBytes(this.#dir), await freeBytes(SNAPSHOTS));
+    // A folder that is gone takes no logs; without one for snapshots QEMU does not start.
+    const free = Math.min(
+      await freeBytes(this.#dir, 0),
+      await freeBytes(SNAPSHOTS, Number.POSITIVE_INFINITY),
+    );
     if (this.#timer !== undefined && free < LEAST_FREE_BYTES)
       this.#end({ why: 'disk-full', freeMiB: Math.floor(free / 2 ** 20) });
     const flooded = (await floodedPort(this.#dir, this.#limits)) ?? (await floodedLog(this.#dir));

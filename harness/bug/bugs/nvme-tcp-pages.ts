@@ -31,7 +31,7 @@ export const bug: Bug = {
   // Of the two kinds of workloads: direct writes across huge pages, and buffered ones of what was read before.
   counters: [
     counter('spans', 'writes across two huge pages', 8192),
-    counter('writes', 'direct writes', 8192),
+    counter('writes', 'direct writes', 4096),
     counter('rewritten', 'KiB written back', 1024),
     counter('folios', 'pages of the file that lay in large folios', 0),
   ],

@@ -11,7 +11,7 @@ import { pruneRuns } from '../../results/retention.js';
 import { executeRun } from '../../run/execute.js';
 import { planRun } from '../../run/plan-run.js';
 import type { RunRequest } from '../../run/prepare.js';
-import { parseShard, shardOf } from '../../run/shard.js';
+import { parseShard, shardOf, wholeOf } from '../../run/shard.js';
 import { loadMatrix, type MatrixCell, matrixFile, matrixNames } from '../../scenario/load-matrix.js';
 import { scenarioNames } from '../../scenario/load-scenario.js';
 import { matrixSchema } from '../../scenario/matrix-schema.js';
@@ -100,7 +100,7 @@ export async function matrix(args: MatrixArgs, { signal }: Context): Promise<num
   const { image, jobs, retries, dump, keepDumps, results, accel, resume } = args;
   // Of the whole matrix: its parts are to be judged by one measure.
   const boots = bootsOf(args, cells);
-  const shard = args.shard === undefined ? null : parseShard(args.shard);
+  const shard = args.shard === undefined ? null : { ...parseShard(args.shard), whole: wholeOf(cells) };
   const mine = shard === null ? cells : shardOf(cells, shard);
   const request = {
     command: 'matrix',

@@ -53,6 +53,7 @@ const faults: [mode: string, outcome: Outcome, reason: RegExp][] = [
   ['other-panic', 'other-crash', /unable to handle page fault/],
   ['boot-panic', 'no-boot', /Unable to mount root/],
   ['panic-of-a-size', 'other-crash', /its usercopy line is cut/],
+  ['panic-of-nothing', 'other-crash', /kmalloc-0 is not a general-purpose kmalloc cache/],
   ['slabs-then-panic', 'other-crash', /it panicked as sought, but .*: slab order is 1, not at least/],
   ['panic-after-done', 'reproduced', /tgtd read 1024 bytes/],
   ['panic-in-the-log-alone', 'reproduced', /tgtd read 1024 bytes/],
@@ -104,7 +105,7 @@ for (const [mode, outcome, reason] of faults)
       t.regex(trial.reason, reason);
       t.is(code, outcome === 'reproduced' ? 0 : 3);
       t.is(run.cells[0]?.verdict, outcome === 'reproduced' ? 'panics' : 'inconclusive');
-      t.is(trial.corrupted, outcome === 'other-crash' && mode !== 'other-panic');
+      t.is(trial.corrupted, outcome === 'other-crash' && !['other-panic', 'panic-of-nothing'].includes(mode));
       const saved = await readFile(join(bench.results, run.run, 'run.json'), 'utf8');
       t.deepEqual(JSON.parse(saved), JSON.parse(JSON.stringify(run)));
       const log = await stat(

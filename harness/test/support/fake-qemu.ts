@@ -373,6 +373,17 @@ const BEHAVIOURS: Record<string, () => void> = {
     log('kernel BUG at mm/usercopy.c:101!');
     trace();
   },
+  'panic-of-nothing'() {
+    toWorkload();
+    work(1, 1);
+    log(
+      "usercopy: Kernel memory exposure attempt detected from SLUB object 'kmalloc-0' (offset 0, size 1024)!",
+      0,
+    );
+    log('------------[ cut here ]------------');
+    log('kernel BUG at mm/usercopy.c:101!');
+    trace();
+  },
   'cycles-for-ever'() {
     toWorkload();
     work();

@@ -206,7 +206,7 @@ test('a log that is larger than memory is read', async (t) => {
   // 64 MB, read with a heap of 32.
   for (let portion = 0; portion < 40; portion++)
     out.write(Array.from({ length: 20_000 }, (_, index) => line(portion * 20_000 + index)).join(''));
-  out.end(await goldenLog('el7-957.27.2-usercopy-bug.log'));
+  out.end(`[1.0] ---[ end trace 0 ]---\n${await goldenLog('el7-957.27.2-usercopy-bug.log')}`);
   await finished(out);
   const env = { NODE_OPTIONS: '--max-old-space-size=32' };
   const { code, stdout, stderr } = await loopanic(['classify', file, '--json'], { env });

@@ -52,6 +52,15 @@ test('kernels that tell a slab by the page type', (t) => {
   t.like(gate, { probe: 'skb_splice_from_iter', leaked: 1 });
 });
 
+test('what a failing cycle was read of more than once is added up, and stays exact', (t) => {
+  const rest = ' leaked=0 leakedheads=0 others=5 gatelost=0 leaked=3 leakedheads=1 others=2 gatelost=1';
+  t.like(gateReading({ ...told, rest }, work({ ...closed }), []).gate, {
+    ...{ leaked: 3, leakedHead: 1, otherSegments: 47, lost: 1, cutShort: true },
+  });
+  const much = ' leaked=999999999999'.repeat(40);
+  t.is(gateReading({ ...told, rest: much }, work({ ...closed }), []).gate?.leaked, 1e12);
+});
+
 test('sectors as large as a page lie in no slab', (t) => {
   t.is(gateReading({ ...told, sectorSize: 4096 }, work(closed), []).gate?.slabSegments, 0);
 });

@@ -159,6 +159,24 @@ test('history: the index is taken where a run is as it was, and made again from 
   t.true((await stat(join(results, 'history/index.html'))).isFile());
 });
 
+test('history: what was merged is one night, and its parts are none', async (t) => {
+  const results = await tempDir(t);
+  const runs = await nights(results, 4, (run, night) => {
+    const shard = { part: night === 1 ? 1 : 2, of: 2, whole: 'w' };
+    if (night === 1 || night === 2) run.matrix = { name: 'nightly', file: 'x', shard };
+    const part = { shard: null, hostname: 'h', accel: 'tcg' as const, qemu: 'q', cells: 1 };
+    if (night === 3)
+      run.mergedFrom = ['20260102T023000Z-abc123', '20260103T023000Z-abc123'].map((name) => ({
+        run: name,
+        ...part,
+      }));
+  });
+  const { stdout } = await loopanic(['history', '--results', results, '--json']);
+  t.is(JSON.parse(stdout).runs, 2);
+  const { runs: entries } = JSON.parse(await readFile(join(results, 'history/index.json'), 'utf8'));
+  t.is(entries.at(-1).before, runs[0]?.run);
+});
+
 test('history: a night that was not run and a kernel that nobody looked after are told', (t) => {
   const at = (day: number): string => new Date(Date.UTC(2026, 0, day, 2)).toISOString();
   const run = (day: number) => ({
@@ -176,6 +194,8 @@ test('history: a night that was not run and a kernel that nobody looked after ar
       hasReport: false,
       kernels: ['debian-6.1'],
       before: null,
+      beforeStamp: null,
+      mergedFrom: [],
       gone: [],
       cells: [],
     },

@@ -75,7 +75,7 @@ async function shards(
   for (const [index, run] of runs.entries()) {
     run.run = `2026010${index + 1}T000000Z-abc12${index}`;
     run.host.hostname = `host${index}`;
-    run.matrix = { name: 'nightly', file: 'x', shard: { part: index + 1, of: 2 } };
+    run.matrix = { name: 'nightly', file: 'x', shard: { part: index + 1, of: 2, whole: 'w' } };
     run.cells = run.cells.filter(
       ({ scenario }) => (scenario === 'sectors-4k' || scenario === 'order-0') === (index === 1),
     );

@@ -38,6 +38,10 @@ test('retention: the oldest finished runs of the matrix go; what may go on, and 
   await run('20260107T000000Z-aaaaaa', { finishedAt: '2026-01-01T00:10:00Z', matrix: { name: 'article' } });
   await run('20260108T000000Z-aaaaaa', { finishedAt: '2026-01-01T00:10:00Z' });
   await run('mine', { finishedAt: '2026-01-01T00:10:00Z' });
+  await run('20260109T000000Z-aaaaaa', {
+    finishedAt: '2026-01-01T00:10:00Z',
+    matrix: { name: 'nightly', shard: { part: 1, of: 2, whole: 'w' } },
+  });
   await mkdir(join(dir, '20260101T000000Z-bbbbbb'));
   await using _lock = await lockRun(join(dir, '20260108T000000Z-aaaaaa'));
   const of = { matrix: 'nightly', current: '20260101T000000Z-aaaaaa' };
@@ -46,7 +50,7 @@ test('retention: the oldest finished runs of the matrix go; what may go on, and 
   t.deepEqual(await pruneRuns(dir, 1, { ...of, current: '20260105T000000Z-aaaaaa' }), [
     '20260101T000000Z-aaaaaa',
   ]);
-  t.is((await readdir(dir)).length, 8);
+  t.is((await readdir(dir)).length, 9);
 });
 
 test('a run belongs to one process: refused while it lives, taken over when it is gone', async (t) => {

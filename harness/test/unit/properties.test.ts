@@ -10,7 +10,7 @@ import { parseLines } from '../../log/log-line.js';
 import type { TrialOutcome } from '../../outcome/outcome-schema.js';
 import { contradictionIn } from '../../results/check-run.js';
 import { trialPath } from '../../results/trial-path.js';
-import { concludeTrial, type ReadingPlan, TRIAL_FILES } from '../../trial/conclude.js';
+import { concludeTrial, concludeUnreadable, type ReadingPlan, TRIAL_FILES } from '../../trial/conclude.js';
 import { judgeCell } from '../../verdict/cell-verdict.js';
 import { judgeInRun } from '../../verdict/judge-run.js';
 import { goldenLog } from '../support/cli.js';
@@ -320,4 +320,35 @@ test('a run whose verdict, outcomes or numbers were changed contradicts itself',
     }),
     { numRuns: 200 },
   );
+});
+
+test('a crash whose logs cannot be recorded is a crash, and is not tried again; without one it is a failure around the guest', async (t) => {
+  const dir = await tempDir(t);
+  const end = { why: 'finished', lunBytesWritten: 1 } as const;
+  await writeFile(join(dir, TRIAL_FILES.console), '[    1.000000] Linux version 6.1.0\n');
+  t.like(await concludeUnreadable(plan, dir, end, {}, 'x'), { outcome: 'infra-error', interrupted: false });
+  await writeFile(join(dir, TRIAL_FILES.console), await goldenLog('el7-957.27.2-usercopy-bug.log'));
+  t.like(await concludeUnreadable(plan, dir, end, {}, 'x'), {
+    ...{ outcome: 'other-crash', corrupted: true, interrupted: false },
+    reason: 'it crashed, and its logs cannot be read: x',
+  });
+});
+
+test('complaints that are counted only are complaints', async (t) => {
+  const { console, guest } = survivor();
+  const noise = Array.from(
+    { length: 10_001 },
+    (_, n) => `[    0.5] WARNING: CPU: 0 PID: 1 at a.c:${n} b+0x1/0x2`,
+  );
+  const dir = await tempDir(t);
+  await writeFile(join(dir, TRIAL_FILES.console), `${noise.join('\n')}\n${console}`);
+  await writeFile(join(dir, TRIAL_FILES.guest), guest);
+  const { outcome, reason } = await concludeTrial(
+    plan,
+    dir,
+    { why: 'finished', lunBytesWritten: 2 ** 40 },
+    {},
+  );
+  t.is(outcome, 'warned', reason);
+  t.regex(reason, /1 complaints more than are listed/);
 });
