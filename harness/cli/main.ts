@@ -45,7 +45,8 @@ function tell(error: unknown): number {
   process.stderr.write(`loopanic: ${message} [${code}]\n`);
   if (process.argv.includes('--json'))
     process.stdout.write(`${JSON.stringify({ error: { code, message } }, null, 2)}\n`);
-  if ((verbose || !(known || system)) && error instanceof Error) process.stderr.write(`${error.stack}\n`);
+  if ((verbose || !(known || system)) && error instanceof Error)
+    process.stderr.write(`${harmless(error.stack ?? '')}\n`);
   if (verbose && error instanceof Error && error.cause)
     process.stderr.write(`cause: ${String(error.cause)}\n`);
   return known ? error.exitCode : EXIT.noVerdict;

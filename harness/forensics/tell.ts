@@ -1,3 +1,4 @@
+import { harmless } from '../base/harmless.js';
 import type { Bug } from '../bug/bug.js';
 import { transportOf } from '../bug/family.js';
 import type { Analysis } from './analysis-schema.js';
@@ -17,7 +18,9 @@ export function tellAnalysis(analysis: Analysis, transcript: readonly CrashAnswe
     const rows = answer.output.trimEnd().split('\n');
     const cut =
       rows.length > lines ? [...rows.slice(0, lines), `… (${rows.length - lines} more lines)`] : rows;
-    out.push('```', `crash> ${answer.command}`, ...cut, '```', '');
+    // Memory of a guest may hold anything: no line of it ends the block, or acts on a terminal.
+    const plain = cut.map((row) => harmless(row).replace(/^(\s{0,3})```/, '$1` ` `'));
+    out.push('```', `crash> ${answer.command}`, ...plain, '```', '');
   };
   const section = (title: string, text: string): void => void out.push(`## ${title}`, '', text, '');
 
