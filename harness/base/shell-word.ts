@@ -1,4 +1,9 @@
-/** A word for sh: nothing in it is expanded. */
+/** A word for sh, in quotes: nothing in it is expanded. */
+export function shellQuote(word: string): string {
+  return `'${word.replaceAll("'", "'\\''")}'`;
+}
+
+/** The same, in quotes only where it needs them. */
 export function shellWord(word: string): string {
-  return /^[\w./@%+=:,-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+  return /^[\w./@%+=:,-]+$/.test(word) ? word : shellQuote(word);
 }

@@ -3,11 +3,6 @@ import { host } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
 import { debianSources } from '../package/apt.js';
 
-/** One word for a shell. */
-export function shellQuote(word: string): string {
-  return `'${word.replaceAll("'", "'\\''")}'`;
-}
-
 export interface Bootstrap {
   /** The image's, for messages. */
   name: string;

@@ -4,10 +4,11 @@ import { InfraError, UsageError } from '../base/errors.js';
 import { scratchDir } from '../base/files.js';
 import { imagesDir } from '../base/paths.js';
 import type { Progress } from '../base/progress.js';
+import { shellQuote as quote } from '../base/shell-word.js';
 import { command, commandError, host } from '../host/command.js';
 import { findProgram, needProgram } from '../host/tools.js';
 import { requireKey } from '../package/rpm.js';
-import { mmdebstrap, shellQuote as quote } from './mmdebstrap.js';
+import { mmdebstrap } from './mmdebstrap.js';
 import type { DiskRecipe } from './recipe.js';
 
 const BLOCK_BYTES = 4096;

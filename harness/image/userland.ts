@@ -2,8 +2,9 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { scratchDir } from '../base/files.js';
 import type { Progress } from '../base/progress.js';
+import { shellQuote as quote } from '../base/shell-word.js';
 import { needProgram } from '../host/tools.js';
-import { mmdebstrap, shellQuote as quote } from './mmdebstrap.js';
+import { mmdebstrap } from './mmdebstrap.js';
 import type { InitramfsRecipe } from './recipe.js';
 
 /** Builds an image that lives in its initramfs with the script `assemble`: two cpio archives in `out`, userland.cpio and capture.cpio. */

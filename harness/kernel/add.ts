@@ -1,11 +1,8 @@
-import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import { cp, lstat, mkdir, readdir, realpath, rm, stat, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { basename, join, resolve } from 'node:path';
-import { pipeline } from 'node:stream/promises';
 import { firstLine, UsageError } from '../base/errors.js';
-import { contentKey, exists, scratchDir } from '../base/files.js';
+import { contentKey, exists, scratchDir, sha256OfFile } from '../base/files.js';
 import { insideOf, readGiven } from '../base/given-file.js';
 import type { Progress } from '../base/progress.js';
 import { allBugs, transportOf } from '../bug/family.js';
@@ -170,7 +167,7 @@ function originOf(files: readonly string[], kinds: readonly FileKind[]): 'rpm' |
 async function describe(file: string, request: AddRequest): Promise<KernelPackage> {
   const kind = await fileKind(file);
   if (kind === 'directory') return { name: resolve(file), version: '' };
-  const sha256 = await sha256Of(file);
+  const sha256 = await sha256OfFile(file);
   if (kind !== 'rpm') {
     const fields = kind === 'deb' ? ['-f', file, 'Package', 'Version'] : null;
     const text = fields ? await command(await needProgram('dpkg-deb'), fields) : '';
@@ -195,12 +192,6 @@ async function vouch(file: string, { key, verify }: AddRequest): Promise<string>
     file,
     key === undefined ? await knownKeys() : [{ name: key, file: resolve(key), fingerprint: null }],
   );
-}
-
-async function sha256Of(file: string): Promise<string> {
-  const hash = createHash('sha256');
-  await pipeline(createReadStream(file), hash);
-  return hash.digest('hex');
 }
 
 /** Image, configuration and modules of a folder: one that a kernel was built in, or one with boot/ and lib/modules/. */
@@ -291,7 +282,7 @@ async function first(dir: string, names: readonly string[]): Promise<string | un
 async function treeKey(out: string): Promise<string> {
   const sums: string[] = [];
   for (const file of await findFiles(out, /^boot\/(vmlinuz|config)-|^lib\/modules\/.*\.ko$/))
-    sums.push(file, await sha256Of(join(out, file)));
+    sums.push(file, await sha256OfFile(join(out, file)));
   return contentKey(...sums);
 }
 

@@ -43,7 +43,7 @@ async function plainly(path: string, dir: string): Promise<string> {
 }
 
 /** What a check of an RPM against keys gave. `unknown-key`, `unsigned`: its digests hold, but nobody known vouches for it. */
-export type RpmCheck =
+type RpmCheck =
   | { state: 'verified'; by: string }
   | { state: 'unknown-key'; text: string }
   | { state: 'unsigned'; text: string }
@@ -53,7 +53,7 @@ export type RpmCheck =
  * Checks an RPM's digests and its signature, with rpmkeys in a database of its own that holds nothing but these keys.
  * Throws UsageError if a key file is not the key that it should be.
  */
-export async function checkRpm(path: string, keys: readonly SigningKey[]): Promise<RpmCheck> {
+async function checkRpm(path: string, keys: readonly SigningKey[]): Promise<RpmCheck> {
   const rpmkeys = await needProgram('rpmkeys');
   await using db = await scratchDir('rpmdb');
   for (const key of keys) {

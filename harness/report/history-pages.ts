@@ -2,8 +2,7 @@ import { contentKey } from '../base/files.js';
 import { type Night, type Trend, trendOf } from '../verdict/trend.js';
 import { VERDICT_SIGN } from './cell-state.js';
 import type { History, NightCell, NightRun } from './history-index.js';
-import { anchor, h } from './html.js';
-import { STYLE } from './style.js';
+import { anchor, h, htmlPage } from './html.js';
 
 /** More nights than this are on a cell's own page only. */
 const MOST_COLUMNS = 60;
@@ -228,20 +227,5 @@ table.nights thead th { white-space: nowrap; font-size: .75rem; } table.nights t
 @media (max-width: 40rem) { table.nights tbody th { position: static; max-width: 9rem; } }`;
 
 function page(title: string, body: string): string {
-  return `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<title>${h(title)}</title>
-<style>${STYLE}${OWN_STYLE}</style>
-</head>
-<body>
-<a class="skip" href="#nights">Skip to the nights</a>
-${body}
-</body>
-</html>
-`;
+  return htmlPage(title, { to: 'nights', words: 'Skip to the nights' }, body, OWN_STYLE);
 }

@@ -46,19 +46,10 @@ export async function htmlReport(run: RunDocument, folder: string, base: string)
   const look = needsLook(run);
   const partial = unfinished(run);
   const good = partial === null && run.cells.every((cell) => standing(cell, run) === 'ok');
-  return `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<title>loopanic ${h(titleOf(run))} ${h(run.run)}: ${h(totals(run))}</title>
-<style>${STYLE}</style>
-</head>
-<body>
-<a class="skip" href="#matrix">Skip to the matrix</a>
-<header>
+  return htmlPage(
+    `loopanic ${titleOf(run)} ${run.run}: ${totals(run)}`,
+    { to: 'matrix', words: 'Skip to the matrix' },
+    `<header>
 <h1>loopanic ${h(titleOf(run))} <small>${h(run.run)}</small></h1>
 <p class="summary ${good ? 'good' : 'bad'}">${h(totals(run))}${partial === null ? '' : `; ${h(partial)}`}</p>
 <p>${h(run.startedAt)} on ${h(run.host.hostname)}, ${h(run.host.accel)} (${h(run.host.accelReason)}), ${Math.round(run.durationSeconds)} s; ${h(run.versions.qemu)}; loopanic ${h(run.versions.loopanic)}${run.confidence === null ? '' : `; confidence ${h(percent(run.confidence))}`}</p>${mergedText(run)}
@@ -77,7 +68,30 @@ ${kernels.map((kernel) => survival(run, kernel)).join('\n')}
 <section><h2>Cells</h2>
 ${details.join('\n')}
 </section>
-</main>
+</main>`,
+  );
+}
+
+/** A page that needs no network and runs no script; `skip` is for keyboards, `style` comes on top of the common one. */
+export function htmlPage(
+  title: string,
+  skip: { to: string; words: string },
+  body: string,
+  style = '',
+): string {
+  return `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<title>${h(title)}</title>
+<style>${STYLE}${style}</style>
+</head>
+<body>
+<a class="skip" href="#${skip.to}">${skip.words}</a>
+${body}
 </body>
 </html>
 `;

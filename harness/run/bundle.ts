@@ -1,13 +1,13 @@
-import { createHash } from 'node:crypto';
 import { createReadStream, createWriteStream } from 'node:fs';
 import { copyFile, cp, mkdir, readdir, rename, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import * as z from 'zod';
 import { UsageError } from '../base/errors.js';
-import { exists, scratchDir } from '../base/files.js';
+import { exists, scratchDir, sha256OfFile } from '../base/files.js';
 import { readGiven } from '../base/given-file.js';
 import type { Progress } from '../base/progress.js';
+import { shellQuote } from '../base/shell-word.js';
 import { command } from '../host/command.js';
 import { needProgram } from '../host/tools.js';
 import { cellName } from '../report/cell-state.js';
@@ -109,7 +109,7 @@ export async function makeBundle(
     // Beside its place first: it is there whole or not at all.
     await command('cp', ['--', packed, `${target}.part`]);
     await rename(`${target}.part`, target);
-    return { file: target, sha256: await sha256Of(target) };
+    return { file: target, sha256: await sha256OfFile(target) };
   });
 }
 
@@ -206,7 +206,7 @@ function bootScript(plan: TrialPlan, { outcome }: RunTrial): string {
     return word;
   });
   const words = line.flatMap((word) =>
-    word === undefined ? [] : [word === null ? '"$accel"' : `'${word.replaceAll("'", "'\\''")}'`],
+    word === undefined ? [] : [word === null ? '"$accel"' : shellQuote(word)],
   );
   const silence = plan.scenario.limits.stallSeconds * 4;
   return `#!/bin/sh
@@ -304,12 +304,6 @@ async function hashes(dir: string): Promise<string> {
     .map((entry) => join(entry.parentPath, entry.name))
     .sort();
   const lines: string[] = [];
-  for (const name of names) lines.push(`${await sha256Of(name)}  ${name.slice(dir.length + 1)}\n`);
+  for (const name of names) lines.push(`${await sha256OfFile(name)}  ${name.slice(dir.length + 1)}\n`);
   return lines.join('');
-}
-
-async function sha256Of(file: string): Promise<string> {
-  const hash = createHash('sha256');
-  await pipeline(createReadStream(file), hash);
-  return hash.digest('hex');
 }

@@ -1,5 +1,6 @@
 import { randomBytes, randomInt } from 'node:crypto';
 import { basename } from 'node:path';
+import { shellQuote } from '../base/shell-word.js';
 import { bugOf, targetOf, transportOf } from '../bug/family.js';
 import type { GuestImage } from '../image/image.js';
 import type { Kernel } from '../kernel/kernel.js';
@@ -268,6 +269,6 @@ export function guestPlan(plan: TrialPlan, hold: boolean, role: GuestRole): stri
     ...Object.fromEntries(Object.entries(scenario.transport).map(([key, value]) => [`SET_${key}`, value])),
   };
   return Object.entries(values)
-    .map(([name, value]) => `${name}='${String(value).replaceAll("'", "'\\''")}'\n`)
+    .map(([name, value]) => `${name}=${shellQuote(String(value))}\n`)
     .join('');
 }

@@ -1,10 +1,7 @@
-import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import { chmod, open, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { pipeline } from 'node:stream/promises';
 import { firstLine, InfraError } from '../base/errors.js';
-import { writeJson } from '../base/files.js';
+import { sha256OfFile, writeJson } from '../base/files.js';
 import type { GuestMarkers } from '../guest/guest-markers.js';
 import { host } from '../host/command.js';
 import { confinement } from '../host/confine.js';
@@ -97,7 +94,7 @@ async function describe(vmcore: string): Promise<TakenDump> {
   const bytes = await size(vmcore);
   if (bytes === 0) throw new InfraError('dump-empty', 'the dump is empty');
   const readable = { makedumpfile: await readableByMakedumpfile(vmcore), crash: null };
-  return { bytes, sha256: await sha256(vmcore), readable };
+  return { bytes, sha256: await sha256OfFile(vmcore), readable };
 }
 
 /** Memory, with room for headers and notes. */
@@ -246,12 +243,6 @@ async function readableByMakedumpfile(vmcore: string): Promise<boolean | null> {
   const found = await size(scratch);
   await rm(scratch, { force: true });
   return !done.failed && found > 0;
-}
-
-async function sha256(path: string): Promise<string> {
-  const hash = createHash('sha256');
-  await pipeline(createReadStream(path), hash);
-  return hash.digest('hex');
 }
 
 async function size(path: string): Promise<number> {

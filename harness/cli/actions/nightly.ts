@@ -127,14 +127,10 @@ function ciJob(args: NightlyArgs, hour: number, minute: number): string {
   return (isShared ? gitlabShards : gitlabJob)(args);
 }
 
-/** A job for each part, which fails only if it made no run, and one that judges them together. */
-function githubShards(
-  { file, confidence, trials, shards }: NightlyArgs,
+const githubHead = (
   hour: number,
   minute: number,
-): string {
-  const parts = Array.from({ length: shards }, (_, index) => index + 1).join(', ');
-  return `# .github/workflows/loopanic-nightly.yml; the time is UTC
+): string => `# .github/workflows/loopanic-nightly.yml; the time is UTC
 name: loopanic nightly
 on:
   schedule:
@@ -144,7 +140,16 @@ jobs:
   matrix:
     runs-on: [self-hosted, linux, x64] # with KVM: minutes instead of hours
     timeout-minutes: 240
-    strategy:
+`;
+
+/** A job for each part, which fails only if it made no run, and one that judges them together. */
+function githubShards(
+  { file, confidence, trials, shards }: NightlyArgs,
+  hour: number,
+  minute: number,
+): string {
+  const parts = Array.from({ length: shards }, (_, index) => index + 1).join(', ');
+  return `${githubHead(hour, minute)}    strategy:
       fail-fast: false
       matrix:
         shard: [${parts}]
@@ -169,12 +174,7 @@ jobs:
         with:
           path: shards
       - run: npx loopanic merge shards/*/*Z-* --json >results/last.json
-      - if: always()
-        run: |
-          run=$(${RUN_ID})
-          npx loopanic report "$run" --format md >>"$GITHUB_STEP_SUMMARY"
-          npx loopanic report "$run" --format junit --output results/junit.xml
-      - if: always()
+${GITHUB_REPORT}      - if: always()
         uses: actions/upload-artifact@v4
         with:
           name: loopanic-results
@@ -217,27 +217,12 @@ loopanic-report:
 
 /** Exit codes need no translation: whatever is not 0 fails the job, and the reports are made in any case, of this run and no other. */
 function githubJob({ file, confidence, trials }: NightlyArgs, hour: number, minute: number): string {
-  return `# .github/workflows/loopanic-nightly.yml; the time is UTC
-name: loopanic nightly
-on:
-  schedule:
-    - cron: '${minute} ${hour} * * *'
-  workflow_dispatch:
-jobs:
-  matrix:
-    runs-on: [self-hosted, linux, x64] # with KVM: minutes instead of hours
-    timeout-minutes: 240
-    steps:
+  return `${githubHead(hour, minute)}    steps:
       - uses: actions/checkout@v4
       - run: npm ci && npx loopanic setup
       - run: |
           npx loopanic matrix ${matrixPath(file)} --confidence ${confidence} --trials ${trials} --json >results/last.json
-      - if: always()
-        run: |
-          run=$(${RUN_ID})
-          npx loopanic report "$run" --format md >>"$GITHUB_STEP_SUMMARY"
-          npx loopanic report "$run" --format junit --output results/junit.xml
-      - if: always()
+${GITHUB_REPORT}      - if: always()
         uses: actions/upload-artifact@v4
         with:
           name: loopanic-results # logs and dumps are copies of a guest's memory: mind who may read them
@@ -268,6 +253,13 @@ loopanic-nightly:
 
 /** The run that the job has just made; fails if it made none. */
 const RUN_ID = `node -p "JSON.parse(require('fs').readFileSync('results/last.json')).run"`;
+
+const GITHUB_REPORT = `      - if: always()
+        run: |
+          run=$(${RUN_ID})
+          npx loopanic report "$run" --format md >>"$GITHUB_STEP_SUMMARY"
+          npx loopanic report "$run" --format junit --output results/junit.xml
+`;
 
 /** A file of loopanic's own by its path in the project, which is what a job checks out. */
 function matrixPath(file: string): string {
