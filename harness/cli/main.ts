@@ -27,6 +27,7 @@ import { runCommand } from './commands/run.js';
 import { scenarioCommand } from './commands/scenario.js';
 import { setupCommand } from './commands/setup.js';
 import { validateCommand } from './commands/validate.js';
+import { workerCommand } from './commands/worker.js';
 import { refuseRepeated } from './given-twice.js';
 import { globalOptions } from './options.js';
 import { STDIN } from './stdin.js';
@@ -66,6 +67,7 @@ const commands = [
   runCommand,
   validateCommand,
   matrixCommand,
+  workerCommand,
   bisectCommand,
   nightlyUnitCommand,
   reportCommand,
@@ -110,10 +112,10 @@ const parser = cli
     refuseRepeated(argv, args, ['devel', 'only', 'kernels', ...(ofCommand[String(args._[0])] ?? [])]);
     for (const [name, least] of Object.entries({
       trials: 1,
-      jobs: 1,
       seed: 1,
       'build-seconds': 1,
       'keep-runs': 1,
+      'worker-wait': 1,
       retries: 0,
     })) {
       const value = args[name];

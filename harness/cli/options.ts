@@ -42,9 +42,11 @@ export function buildOptions<T>(yargs: Argv<T>) {
     });
 }
 
+export const DEFAULT_KERNEL = 'debian-6.1';
+
 export const kernel = {
   type: 'string',
-  default: 'debian-6.1',
+  default: DEFAULT_KERNEL,
   describe: 'kernel id (loopanic kernel ls)',
 } as const;
 export const bug = {
@@ -79,6 +81,11 @@ export const verify = {
   default: true,
   describe: 'check packages; --no-verify takes them as they are',
 } as const;
+export const jobs = (what: string) =>
+  ({
+    type: 'string',
+    describe: `${what}; auto: as many as this host's cores and memory have room for`,
+  }) as const;
 export const oneEach = { type: 'string', array: true, nargs: 1 } as const;
 export const retries = {
   type: 'number',

@@ -64,6 +64,7 @@ export const testTools = [
   { program: 'createrepo_c', debian: 'createrepo-c' },
   { program: 'shellcheck', debian: 'shellcheck' },
   { program: 'chromium', debian: 'chromium' },
+  { program: 'redis-server', debian: 'redis-server' },
 ] as const;
 
 export type Program = (typeof tools)[number]['program'];

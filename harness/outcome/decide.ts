@@ -19,8 +19,8 @@ export type TrialEnd =
   | { why: 'not-started'; message: string }
   | { why: 'left' }
   | { why: 'interrupted' }
-  /** loopanic itself was ended; what the guest had said by then is on disk. */
-  | { why: 'cut-off' }
+  /** loopanic itself was ended, or the `worker` that ran it; what the guest had said by then is on disk. */
+  | { why: 'cut-off'; worker?: string }
   /** QEMU drops what it cannot write. */
   | { why: 'disk-full'; freeMiB: number }
   | { why: 'flooded'; mib: number };
@@ -167,7 +167,7 @@ function whyEnded(markers: GuestMarkers, end: TrialEnd): Decision | null {
     case 'interrupted':
       return decision('infra-error', `interrupted in phase ${phase}`);
     case 'cut-off':
-      return decision('infra-error', `cut off in phase ${phase}, when loopanic was ended`);
+      return decision('infra-error', `cut off in phase ${phase}, when ${end.worker ?? 'loopanic was ended'}`);
     case 'not-started':
       return decision('infra-error', end.message);
     case 'disk-full':

@@ -7,13 +7,15 @@ import { needProgram } from '../host/tools.js';
 import { RunFolder } from '../results/run-folder.js';
 import type { RunCell, RunDocument, RunTrial } from '../results/run-schema.js';
 import type { LoadedScenario } from '../scenario/scenario-schema.js';
-import { type CellParts, filesOf, newSeed, planTrial } from '../trial/plan.js';
-import { runTrial } from '../trial/run-trial.js';
-import { judgeInRun, survivorsWanted } from '../verdict/judge-run.js';
+import { type CellParts, newSeed, planTrial } from '../trial/plan.js';
+import { controlOf, judgeInRun, survivorsWanted } from '../verdict/judge-run.js';
 import { needsAnother } from '../verdict/stopping.js';
 import { afterCrash } from './after-crash.js';
+import { jobsThatFit, type Need, needOf } from './jobs.js';
 import { checkNames, type PreparedCell, prepare, type RunRequest } from './prepare.js';
 import { adoptTrials } from './resume.js';
+import { LocalRunner, type Place, type Runner } from './runner.js';
+import { schedule, type Task } from './schedule.js';
 
 export interface RunResult {
   document: RunDocument;
@@ -21,35 +23,48 @@ export interface RunResult {
 }
 
 /**
- * Prepares and runs all trials of all cells: positive controls first, as many cells at a time as `jobs` says, the trials of a cell one
- * after the other. Names are checked and every part is built before the first VM boots; run.json is saved after every trial. Throws
- * UsageError for bad input and InfraError if a part cannot be had.
+ * Prepares and runs all trials of all cells: positive controls first, as many cells at a time as `jobs` says or as `connect` has room for, the
+ * trials of a cell one after the other. Names are checked and every part is built before the first VM boots; run.json is saved after every
+ * trial. `connect` is called for the run's folder once names are known to be right; without it trials run here. Throws UsageError for bad
+ * input and InfraError if a part cannot be had.
  */
 export async function executeRun(
   request: RunRequest,
   signal: AbortSignal,
   progress: Progress,
+  connect?: (run: string) => Promise<Runner>,
 ): Promise<RunResult> {
   await sweepScratch();
   const loaded = await checkNames(request);
-  checkMemory(request, loaded);
+  const jobs = connect ? 1 : jobsOf(request, loaded);
   for (const program of ['qemu-system-x86_64', 'setpriv', 'cpio'] as const) await needProgram(program);
   const folder =
     request.resume === undefined
-      ? await RunFolder.create(request.results, dumpBytes(request, loaded))
+      ? await RunFolder.create(request.results, dumpBytes(request, loaded, jobs))
       : await RunFolder.open(request.results, request.resume);
   await using _lock = await folder.lock();
-  const { prepared, document } = await interruptible(
-    prepare(request, folder.id, loaded, progress, signal),
-    signal,
-  ).catch(async (error: unknown) => {
-    if (request.resume === undefined) await folder.discard();
-    throw error;
-  });
-  if (request.resume !== undefined) await adoptTrials(folder, document, progress);
-  const session = new Session(request, prepared, document, folder, signal, progress);
-  await session.run();
-  return { document, folder: folder.path };
+  let runner: Runner | undefined;
+  try {
+    const { prepared, document } = await interruptible(
+      (async () => {
+        runner = await connect?.(folder.id);
+        const { accel } = runner ?? {};
+        return prepare(accel ? { ...request, chosen: accel } : request, folder.id, loaded, progress, signal);
+      })(),
+      signal,
+    ).catch(async (error: unknown) => {
+      if (request.resume === undefined) await folder.discard();
+      throw error;
+    });
+    if (request.resume !== undefined) await adoptTrials(folder, document, progress);
+    const { host, versions } = document;
+    const here = { name: host.hostname, qemu: versions.qemu };
+    runner ??= new LocalRunner(jobs, here, request.attendance);
+    await new Session(request, prepared, document, folder, runner, signal, progress).run();
+    return { document, folder: folder.path };
+  } finally {
+    await runner?.end();
+  }
 }
 
 /** One run's way through its cells. */
@@ -58,6 +73,7 @@ class Session {
   readonly #prepared: readonly PreparedCell[];
   readonly #document: RunDocument;
   readonly #folder: RunFolder;
+  readonly #runner: Runner;
   readonly #signal: AbortSignal;
   readonly #progress: Progress;
   readonly #started: number;
@@ -70,6 +86,7 @@ class Session {
     prepared: readonly PreparedCell[],
     document: RunDocument,
     folder: RunFolder,
+    runner: Runner,
     signal: AbortSignal,
     progress: Progress,
   ) {
@@ -77,6 +94,7 @@ class Session {
     this.#prepared = prepared;
     this.#document = document;
     this.#folder = folder;
+    this.#runner = runner;
     this.#signal = signal;
     this.#progress = progress;
     // A run that is gone on with has taken its time before.
@@ -88,31 +106,21 @@ class Session {
       if (cell.unmade !== null || cell.trials.length > 0) this.#judge(cell);
     await this.#save();
     const cells = this.#prepared.flatMap(({ cell, parts }) => (parts ? [{ cell, parts }] : []));
-    const dependent = ({ cell }: { cell: RunCell }): boolean => cell.control !== null;
-    for (const group of [cells.filter((entry) => !dependent(entry)), cells.filter(dependent)])
-      await this.#inParallel(group, async ({ cell, parts }) => {
+    const tasks = cells.map(({ cell, parts }): Task => {
+      const control = controlOf(this.#document, cell);
+      const after = cells.findIndex((other) => other.cell === control);
+      const run = async (): Promise<void> => {
         await this.#lookAgain(cell, parts);
         await this.#runCell(cell, parts);
-      });
+      };
+      return { after: after < 0 ? null : after, run };
+    });
+    await schedule(tasks, this.#runner.slots, this.#failures);
     Object.assign(this.#document, {
       finishedAt: new Date().toISOString(),
       interrupted: this.#isInterrupted(),
     });
     await this.#save();
-  }
-
-  /** Works through a queue with as many workers as there are jobs. After a failure nothing new is begun, and it is thrown when all are done. */
-  async #inParallel<T>(queue: T[], work: (item: T) => Promise<void>): Promise<void> {
-    const failures = this.#failures;
-    const worker = async (): Promise<void> => {
-      while (failures.length === 0) {
-        const item = queue.shift();
-        if (item === undefined) return;
-        await work(item).catch((error: unknown) => failures.push(error));
-      }
-    };
-    await Promise.all(Array.from({ length: this.#request.jobs ?? 1 }, worker));
-    if (failures.length > 0) throw failures[0];
   }
 
   /** Trials until the cell is decided, or cannot be within its budget of trials that fail around the guest. */
@@ -125,8 +133,10 @@ class Session {
     };
     judged();
     while (!this.#signal.aborted && this.#failures.length === 0 && this.#needsAnother(cell)) {
-      const number = cell.trials.length + 1;
-      await this.#runTrial(cell, parts, number, judged);
+      const isAwaited = cell.isControl || cell.trials.length > 0;
+      const place = await this.#runner.place({ parts, isAwaited }, this.#signal);
+      if (place === null) break;
+      await this.#runTrial(cell, parts, place, judged);
     }
     await this.#save();
   }
@@ -160,38 +170,30 @@ class Session {
     Object.assign(cell, judgeInRun(this.#document, cell));
   }
 
-  async #runTrial(cell: RunCell, parts: CellParts, number: number, judged: () => void): Promise<void> {
+  async #runTrial(cell: RunCell, parts: CellParts, place: Place, judged: () => void): Promise<void> {
     const request = this.#request;
+    const number = cell.trials.length + 1;
     const relative = await this.#folder.trial(cell, number);
     const dir = join(this.#folder.path, relative);
     const seed = request.seed === undefined ? newSeed() : request.seed + number - 1;
     const plan = planTrial(parts, number, seed, request.dump);
-    const title = `${cell.kernel} ${cell.module} ${cell.scenario} trial ${number}/${Math.max(number, cell.wantedTrials)}`;
+    const elsewhere = place.host.name === this.#document.host.hostname ? '' : ` on ${place.host.name}`;
+    const title = `${cell.kernel} ${cell.module} ${cell.scenario} trial ${number}/${Math.max(number, cell.wantedTrials)}${elsewhere}`;
     const outcome = await this.#progress.step(
       title,
-      (update) =>
-        runTrial(
-          plan,
-          filesOf(parts),
-          dir,
-          this.#signal,
-          { onStatus: update, ...(request.onConsole ? { onConsole: request.onConsole } : {}) },
-          request.attendance,
-        ),
+      (onStatus) =>
+        place.run(plan, dir, this.#signal, {
+          onStatus,
+          ...(request.onConsole ? { onConsole: request.onConsole } : {}),
+        }),
       ({ outcome }) => outcome,
     );
-    const { host, versions } = this.#document;
-    const trial: RunTrial = {
-      ...outcome,
-      folder: relative,
-      host: { name: host.hostname, qemu: versions.qemu },
-      dump: null,
-      analysis: null,
-    };
+    const trial: RunTrial = { ...outcome, folder: relative, host: place.host, dump: null, analysis: null };
     cell.trials.push(trial);
     judged();
     // Saved before the dump is looked at: the outcome is known, whatever comes of that.
     await this.#save();
+    await place.dumped();
     await this.#lookAtDump(cell, parts, trial);
     judged();
     await this.#save();
@@ -238,26 +240,28 @@ const MANY_BOOTS = 30;
 const DUMP_SHARE = 0.2;
 
 /** Bytes of dumps that a run may leave if every trial crashes. One more than is kept is on disk while it is analysed, for each job. */
-function dumpBytes(request: RunRequest, loaded: LoadedScenario[]): number {
+function dumpBytes(request: RunRequest, loaded: LoadedScenario[], jobs: number): number {
   if (request.dump === 'none') return 0;
   const kept = { all: request.trials, first: 1, none: 0 }[request.keepDumps];
   // Twice: the crash kernel's flattened stream, and the dump made of it.
   const one = (entry: LoadedScenario): number => entry.scenario.vm.memoryMiB * 2 ** 20 * DUMP_SHARE;
   const most = Math.max(0, ...loaded.map(one));
-  return loaded.reduce((sum, entry) => sum + kept * one(entry), 0) + 2 * most * (request.jobs ?? 1);
+  return loaded.reduce((sum, entry) => sum + kept * one(entry), 0) + 2 * most * jobs;
 }
 
-/** Guests that run at a time must fit into this host's free memory, or the kernel would end some of them. */
-function checkMemory({ jobs = 1 }: RunRequest, loaded: LoadedScenario[]): void {
-  const mib = ({ scenario }: LoadedScenario): number =>
-    scenario.vm.memoryMiB * (scenario.where === 'peer' ? 2 : 1);
+/** Guests that run at a time must fit into this host's free memory, or the kernel would end some of them. Throws UsageError. */
+function jobsOf({ jobs = 1 }: RunRequest, loaded: LoadedScenario[]): number {
+  const needs = loaded.map(needOf);
+  const most = (of: (need: Need) => number): number => Math.max(1, ...needs.map(of));
+  const [cpus, memoryMiB] = [most((need) => need.cpus), most((need) => need.memoryMiB)];
+  if (jobs === 'auto') return jobsThatFit({ cpus, memoryMiB });
   const guests = Math.min(jobs, loaded.length);
-  const needed = guests * Math.max(0, ...loaded.map(mib));
   // Within the limits of a container, too.
   const free = Math.floor(process.availableMemory() / 2 ** 20);
-  if (jobs > 1 && needed > free)
+  if (jobs > 1 && guests * memoryMiB > free)
     throw new UsageError(
       'bad-usage',
-      `--jobs ${jobs}: ${guests} guests need ${needed} MiB, and ${free} MiB are free on this host`,
+      `--jobs ${jobs}: ${guests} guests need ${guests * memoryMiB} MiB, and ${free} MiB are free on this host`,
     );
+  return jobs;
 }

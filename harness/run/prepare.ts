@@ -26,6 +26,7 @@ import { type AccelChoice, chooseAccel } from '../vm/accel.js';
 import type { Accel } from '../vm/qemu-args.js';
 import type { KeepDumps } from './after-crash.js';
 import { cellKey, programKey, qemuVersion, scriptsKey } from './cell-key.js';
+import type { Jobs } from './jobs.js';
 import type { Shard } from './shard.js';
 
 /** What a command wants to be run. */
@@ -57,11 +58,13 @@ export interface RunRequest {
   /** Trials of a cell that may fail around the guest (infra-error, no-boot) and are then tried again. */
   retries: number;
   /** Cells that are run at a time; default 1. */
-  jobs?: number;
+  jobs?: Jobs;
   dump: DumpMethod;
   keepDumps: KeepDumps;
   results: string;
   accel: 'auto' | Accel;
+  /** What guests run on, if that is not to be found out of this host. */
+  chosen?: AccelChoice;
   build: BuildOptions;
   /** Seed of the first trial's workload; the next trials count on from it. Without it each trial draws its own. */
   seed?: number;
@@ -88,7 +91,7 @@ export async function prepare(
     let kernel: Kernel | null = null;
     try {
       kernel = await ensureKernel(cell.kernel, progress);
-      accel ??= await chooseAccel(request.accel, kernel.vmlinuz);
+      accel ??= request.chosen ?? (await chooseAccel(request.accel, kernel.vmlinuz));
       const bug = bugOf(entry.scenario.bug);
       checkFitness(kernel, bug.id);
       const place = { kernel, gate: bug.module };

@@ -36,6 +36,8 @@ export interface GuestSpec {
   /** It came further. */
   onMarker?: (guest: ObservedGuest) => void;
   onConsole?: ((chunk: Buffer) => void) | undefined;
+  /** How many times as many CPUs its host's guests have as the host itself. */
+  crowding?: (() => number) | undefined;
   /** For tests: monotonic milliseconds. */
   clock?: Clock;
 }
@@ -77,6 +79,7 @@ export async function startGuest(spec: GuestSpec, signal: AbortSignal): Promise<
       dir,
       finish,
       spec.clock,
+      spec.crowding,
     ),
     finish,
   };

@@ -31,6 +31,7 @@ export async function startPeer(
   dir: string,
   keys: SshKeys,
   signal: AbortSignal,
+  crowding?: () => number,
 ): Promise<Peer> {
   // A path of a UNIX socket has room for 107 bytes: a trial's folder may be longer.
   const home = await mkdtemp(join(tmpdir(), 'loopanic-'));
@@ -64,6 +65,7 @@ export async function startPeer(
           ...(rootDisk === null ? {} : { rootDisk }),
           link: { socket, end: 'makes' },
         },
+        crowding,
         onMarker: ({ markers, watchdog }) => {
           if (!markers.serving) return;
           // It has nothing more to tell but that it is alive.

@@ -1,15 +1,16 @@
 import { join } from 'node:path';
-import { firstLine, LoopanicError } from '../base/errors.js';
+import { firstLine } from '../base/errors.js';
 import { writeJson } from '../base/files.js';
 import type { GuestMarkers } from '../guest/guest-markers.js';
 import type { TrialEnd } from '../outcome/decide.js';
-import { outcomeSchema, type TrialOutcome } from '../outcome/outcome-schema.js';
+import type { TrialOutcome } from '../outcome/outcome-schema.js';
 import { makeSshKeys, type SshKeys } from '../vm/ssh.js';
 import type { RunningVm } from '../vm/vm.js';
-import { concludeTrial, concludeUnreadable, TRIAL_FILES } from './conclude.js';
+import { TRIAL_FILES } from './conclude.js';
 import { startGuest } from './guest.js';
 import { startPeer } from './peer.js';
 import type { TrialFiles, TrialPlan } from './plan.js';
+import { TrialRecord } from './record.js';
 import { dumpPorts, takeDump } from './take-dump.js';
 
 /** A person's wishes for one trial. */
@@ -36,6 +37,10 @@ export interface TrialCallbacks {
   onStatus?: (text: string) => void;
   /** Every chunk of the serial console. */
   onConsole?: (chunk: Buffer) => void;
+  /** It crashed, and its dump is about to be taken. */
+  onCrash?: (end: TrialEnd, timings: Record<string, number>) => void;
+  /** How many times as many CPUs its host's guests have as the host itself; what is not 1 or less gives it more time. */
+  crowding?: () => number;
 }
 
 /**
@@ -56,14 +61,7 @@ export async function runTrial(
   const since = (): number => Math.round(performance.now() - started) / 1000;
   // Before the guest says a word: whoever finds its logs can read them.
   await writeJson(join(dir, TRIAL_FILES.plan), plan);
-  const conclude = async (end: TrialEnd): Promise<TrialOutcome> => {
-    timings.outcome ??= since();
-    const outcome = await concluded(plan, dir, end, timings);
-    await writeJson(join(dir, TRIAL_FILES.outcome), outcome);
-    return outcome;
-  };
-  // A crash is judged and saved before its dump is taken: how that goes cannot change the outcome.
-  let known: TrialOutcome | undefined;
+  const record = new TrialRecord(plan, dir);
   const end = await watch(plan, files, dir, signal, callbacks, attendance, {
     since,
     timings,
@@ -71,30 +69,13 @@ export async function runTrial(
       started = performance.now();
     },
     crashed: async (crash) => {
-      known = await conclude(crash);
+      timings.outcome ??= since();
+      await record.crashed(crash, timings);
+      callbacks.onCrash?.(crash, { ...timings });
     },
   });
-  if (!known) return conclude(end);
-  // What the panicked kernel printed of its trace came while the dump was taken.
-  const { gate, gateWhy } = await concluded(plan, dir, end, timings);
-  const outcome = { ...known, gate, gateWhy, timings };
-  await writeJson(join(dir, TRIAL_FILES.outcome), outcome);
-  return outcome;
-}
-
-/** The outcome by the trial's logs, as it can be read again; whatever a guest has put in them, other trials go on. */
-async function concluded(
-  plan: TrialPlan,
-  dir: string,
-  end: TrialEnd,
-  timings: Record<string, number>,
-): Promise<TrialOutcome> {
-  try {
-    return outcomeSchema.parse(await concludeTrial(plan, dir, end, timings));
-  } catch (error) {
-    if (error instanceof LoopanicError) throw error;
-    return concludeUnreadable(plan, dir, end, timings, firstLine(error).slice(0, 300));
-  }
+  timings.outcome ??= since();
+  return record.ended(end, timings);
 }
 
 interface Observed {
@@ -138,7 +119,7 @@ async function watch(
     const { scenario } = plan;
     const peered = scenario.where === 'peer';
     callbacks.onStatus?.(peered ? 'the target guest boots' : 'boot');
-    await using peer = peered ? await startPeer(plan, files, dir, keys, signal) : null;
+    await using peer = peered ? await startPeer(plan, files, dir, keys, signal, callbacks.crowding) : null;
     const { cpus, possibleCpus, memoryMiB } = scenario.vm;
     await using guest = await startGuest(
       {
@@ -172,6 +153,7 @@ async function watch(
           if (watchdog.attended) held();
         },
         onConsole: callbacks.onConsole,
+        crowding: callbacks.crowding,
       },
       signal,
     );

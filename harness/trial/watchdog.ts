@@ -57,7 +57,7 @@ export type Clock = () => number;
 /**
  * Ends a trial on evidence of a hang, never on its total time: `silenceSeconds` without a byte from the guest (it sends a heartbeat every
  * two seconds), or `stallSeconds` of heartbeats without a new phase or cycle. On a slow host both are longer, by the time that this guest
- * took to boot. What a guest says has an end too: a console that repeats itself is no headway, and one that never stops is ended.
+ * took to boot, and by how many CPUs share the host's. What a guest says has an end too: a console that repeats itself is no headway, and one that never stops is ended.
  */
 export class Watchdog {
   /** A person is in charge of the guest's pace, or it waits for another: only silence counts. */
@@ -79,13 +79,16 @@ export class Watchdog {
   #lastCheck = 0;
   #booted = false;
   #slowness = 1;
+  readonly #crowding: () => number;
 
   constructor(
     limits: Limits,
     dir: string,
     end: (end: TrialEnd) => void,
     clock: Clock = () => performance.now(),
+    crowding: () => number = () => 1,
   ) {
+    this.#crowding = crowding;
     this.#now = clock;
     this.#started = this.#lastSign = this.#lastConsole = this.#lastProgress = clock();
     this.#limits = limits;
@@ -93,9 +96,9 @@ export class Watchdog {
     this.#end = end;
   }
 
-  /** How many times slower than usual this guest boots; 1 at least. */
+  /** How many times slower than usual this guest is: by its boot, and by those beside it; 1 at least. */
   get slowness(): number {
-    return this.#slowness;
+    return Math.max(this.#slowness, Math.min(MOST_SLOWNESS, this.#crowding()));
   }
 
   start(): void {
@@ -164,7 +167,7 @@ export class Watchdog {
   async #check(): Promise<void> {
     this.#forgiveLateness();
     const seconds = (since: number): number => (this.#now() - since) / 1000;
-    const slow = this.#slowness;
+    const slow = this.slowness;
     const [silence, stall] = [this.#limits.silenceSeconds * slow, this.#limits.stallSeconds * slow];
     if (this.#crashedAt !== undefined) {
       // One that goes on printing behind a report without an end is not waited for.

@@ -88,13 +88,14 @@ export function isRetryable(
   return failedAround && !certain && evidence.length === 0 && !isCutOff(trial);
 }
 
-/** True if a trial ended with its run and shows nothing. */
+/** True if a trial ended with its run, or with its worker, and shows nothing. One that would end so every time is none. */
 export function isCutOff({
   outcome,
   evidence,
   interrupted,
-}: Pick<TrialOutcome, 'outcome' | 'evidence' | 'interrupted'>): boolean {
-  return interrupted && outcome === 'infra-error' && evidence.length === 0;
+  certain,
+}: Pick<TrialOutcome, 'outcome' | 'evidence' | 'interrupted' | 'certain'>): boolean {
+  return interrupted && outcome === 'infra-error' && evidence.length === 0 && !certain;
 }
 
 /**

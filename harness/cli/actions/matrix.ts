@@ -1,6 +1,7 @@
 import { join, resolve } from 'node:path';
 import { EXIT, firstLine } from '../../base/errors.js';
 import { writeFileAtomic } from '../../base/files.js';
+import type { Progress } from '../../base/progress.js';
 import { readYaml } from '../../base/yaml-file.js';
 import { catalogue } from '../../kernel/catalogue.js';
 import { presentIds } from '../../kernel/store.js';
@@ -9,8 +10,10 @@ import { moduleNames } from '../../module/module.js';
 import { makeReport } from '../../report/report.js';
 import { pruneRuns } from '../../results/retention.js';
 import { executeRun } from '../../run/execute.js';
+import { parseJobs } from '../../run/jobs.js';
 import { planRun } from '../../run/plan-run.js';
 import type { RunRequest } from '../../run/prepare.js';
+import type { Runner } from '../../run/runner.js';
 import { parseShard, shardOf, wholeOf } from '../../run/shard.js';
 import { loadMatrix, type MatrixCell, matrixFile, matrixNames } from '../../scenario/load-matrix.js';
 import { scenarioNames } from '../../scenario/load-scenario.js';
@@ -29,7 +32,11 @@ export interface MatrixArgs
   resume?: string | undefined;
   image?: string | undefined;
   trials?: number | undefined;
-  jobs: number;
+  jobs: string;
+  queue?: string | undefined;
+  listen: string;
+  label?: string | undefined;
+  workerWait: number;
   confidence?: number | undefined;
   /** False with --no-expectation-ok (yargs turns it round): a panic needs no expectation. */
   expectationOk: boolean;
@@ -77,6 +84,30 @@ async function matrixList(json: boolean): Promise<number> {
   return EXIT.ok;
 }
 
+/** How a run gets its workers; undefined where trials run here. Throws UsageError. */
+async function queueOf(
+  { queue, listen, label, workerWait, accel }: MatrixArgs,
+  signal: AbortSignal,
+  progress: Progress,
+): Promise<((run: string) => Promise<Runner>) | undefined> {
+  if (queue === undefined) return undefined;
+  // Loaded where it is wanted: a quarter of a second.
+  const [{ QueueRunner }, { checkUrl }, { parseListen }, { checkLabel }] = await Promise.all([
+    import('../../queue/coordinator.js'),
+    import('../../queue/redis.js'),
+    import('../../queue/coordinator-server.js'),
+    import('../../queue/protocol.js'),
+  ]);
+  const options = {
+    url: checkUrl(queue),
+    listen: parseListen(listen),
+    label: label === undefined ? null : checkLabel(label),
+    accel,
+    patienceSeconds: workerWait,
+  };
+  return (run) => QueueRunner.start(run, options, signal, progress);
+}
+
 /** `loopanic matrix NAME|FILE`: every cell of a matrix file, against its expectations. */
 export async function matrix(args: MatrixArgs, { signal }: Context): Promise<number> {
   if (args.file === 'ls') return matrixList(args.json);
@@ -97,7 +128,7 @@ export async function matrix(args: MatrixArgs, { signal }: Context): Promise<num
       return stock && stock.verdict !== 'unknown' ? { verdict: stock.verdict, why: stock.source } : undefined;
     },
   });
-  const { image, jobs, retries, dump, keepDumps, results, accel, resume } = args;
+  const { image, retries, dump, keepDumps, results, accel, resume } = args;
   // Of the whole matrix: its parts are to be judged by one measure.
   const boots = bootsOf(args, cells);
   const shard = args.shard === undefined ? null : { ...parseShard(args.shard), whole: wholeOf(cells) };
@@ -110,7 +141,7 @@ export async function matrix(args: MatrixArgs, { signal }: Context): Promise<num
       ...boots,
       needControls: args.confidence !== undefined,
       noExpectationOk: !args.expectationOk,
-      jobs,
+      jobs: parseJobs(args.jobs),
       retries,
       dump,
       keepDumps,
@@ -144,7 +175,7 @@ export async function matrix(args: MatrixArgs, { signal }: Context): Promise<num
     return EXIT.ok;
   }
   const progress = progressFor();
-  const result = await executeRun(request, signal, progress);
+  const result = await executeRun(request, signal, progress, await queueOf(args, signal, progress));
   printRun(args.json, result);
   const page = join(result.folder, 'report.html');
   await makeReport(result.document, 'html', result.folder, result.folder)

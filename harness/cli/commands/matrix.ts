@@ -1,7 +1,16 @@
 import { CONTROL_BOOTS } from '../../verdict/boots.js';
 import { doesOwnCleanup } from '../act.js';
 import type { Cli } from '../options.js';
-import { anyImage, buildOptions, dump, expectationOk, keepDumps, oneEach, retries } from '../options.js';
+import {
+  anyImage,
+  buildOptions,
+  dump,
+  expectationOk,
+  jobs,
+  keepDumps,
+  oneEach,
+  retries,
+} from '../options.js';
 
 /** Registers `loopanic matrix`. */
 export function matrixCommand(y: Cli): Cli {
@@ -44,7 +53,22 @@ export function matrixCommand(y: Cli): Cli {
           type: 'number',
           describe: `boots of each control (default ${CONTROL_BOOTS}); without --confidence, of each cell`,
         })
-        .option('jobs', { type: 'number', default: 1, describe: 'cells that are run at a time' })
+        .option('jobs', { ...jobs('cells that are run at a time'), default: '1' })
+        .option('queue', {
+          type: 'string',
+          describe: 'have the trials run by the workers of this Redis (loopanic worker): redis://HOST',
+        })
+        .option('listen', {
+          type: 'string',
+          default: '127.0.0.1',
+          describe: 'with --queue: address at which workers reach this run, HOST or HOST:PORT',
+        })
+        .option('label', { type: 'string', describe: 'with --queue: only workers that have this label' })
+        .option('worker-wait', {
+          type: 'number',
+          default: 600,
+          describe: 'with --queue: seconds without any worker after which the run is given up',
+        })
         .option('retries', retries)
         .option('seed', { type: 'number', describe: "repeats the trials' random choices" })
         .option('dump', dump)

@@ -25,6 +25,7 @@ const order = [
   'results',
   'report',
   'run',
+  'queue',
   'cli',
 ];
 

@@ -1,0 +1,108 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { firstLine, InfraError } from '../base/errors.js';
+import { LOST_SECONDS, type Ticket } from './protocol.js';
+
+const REQUEST_SECONDS = 20;
+const RETRY_MS = 1000;
+
+/** What a coordinator answered. */
+export interface Answer {
+  status: number;
+  document: Record<string, unknown>;
+}
+
+/** The coordinator of one trial, as its worker reaches it. */
+export class CoordinatorClient {
+  readonly #ticket: Ticket;
+  readonly #signal: AbortSignal;
+  #lastAnswer = performance.now();
+
+  /** `signal`: nothing is waited for any more. */
+  constructor(ticket: Ticket, signal: AbortSignal) {
+    this.#ticket = ticket;
+    this.#signal = signal;
+  }
+
+  /** Seconds since it was heard of last. */
+  get silentSeconds(): number {
+    return (performance.now() - this.#lastAnswer) / 1000;
+  }
+
+  /** Tells it something of the trial, once. Throws InfraError if it cannot be reached. */
+  async tell(what: string, document: unknown): Promise<Answer> {
+    return this.#answer(
+      await this.#request(`trials/${this.#ticket.trial}/${what}`, {
+        method: 'POST',
+        body: JSON.stringify(document),
+      }),
+    );
+  }
+
+  /** The same, again and again until it answers, or has been silent for so long that it has given this worker up. */
+  async insist(what: string, document: unknown): Promise<Answer> {
+    return this.#insist(() => this.tell(what, document));
+  }
+
+  /** Sends what comes next of a file. */
+  async append(name: string, offset: number, content: Buffer): Promise<Answer> {
+    const path = `trials/${this.#ticket.trial}/files/${name}?offset=${offset}`;
+    return this.#insist(async () =>
+      this.#answer(await this.#request(path, { method: 'PUT', body: new Uint8Array(content) })),
+    );
+  }
+
+  /** A part or disk, as it comes. Throws InfraError. */
+  async open(path: string): Promise<{ stream: AsyncIterable<Uint8Array>; sha256: string | null }> {
+    const response = await this.#request(path, {}, null);
+    if (response.status !== 200 || !response.body)
+      throw new InfraError('part-lost', `its coordinator has no ${path} (${response.status})`);
+    return { stream: response.body, sha256: response.headers.get('x-sha256') };
+  }
+
+  async #insist(ask: () => Promise<Answer>): Promise<Answer> {
+    for (;;)
+      try {
+        return await ask();
+      } catch (error) {
+        if (this.#signal.aborted || this.silentSeconds > LOST_SECONDS) throw error;
+        await sleep(RETRY_MS);
+      }
+  }
+
+  async #answer(response: Response): Promise<Answer> {
+    const text = await response.text();
+    this.#lastAnswer = performance.now();
+    let document: unknown;
+    try {
+      document = JSON.parse(text);
+    } catch {
+      document = {};
+    }
+    return { status: response.status, document: (document ?? {}) as Answer['document'] };
+  }
+
+  async #request(
+    path: string,
+    init: RequestInit,
+    seconds: number | null = REQUEST_SECONDS,
+  ): Promise<Response> {
+    const { url, token } = this.#ticket;
+    const signals = [this.#signal, ...(seconds === null ? [] : [AbortSignal.timeout(seconds * 1000)])];
+    try {
+      return await fetch(`${url}/${path}`, {
+        ...init,
+        headers: { authorization: `Bearer ${token}` },
+        // Nobody else is to get the token.
+        redirect: 'error',
+        signal: AbortSignal.any(signals),
+      });
+    } catch (error) {
+      const { cause } = error as { cause?: unknown };
+      throw new InfraError(
+        'no-coordinator',
+        `${url}: cannot be reached (${firstLine(cause ?? error)})`,
+        error,
+      );
+    }
+  }
+}

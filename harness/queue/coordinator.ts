@@ -1,0 +1,429 @@
+import { randomBytes } from 'node:crypto';
+import { hostname } from 'node:os';
+import { Queue } from 'bullmq';
+import type { Redis } from 'ioredis';
+import { firstLine, InfraError, InterruptedError } from '../base/errors.js';
+import type { Progress } from '../base/progress.js';
+import type { Place, Runner, WantedTrial } from '../run/runner.js';
+import type { TrialPlan } from '../trial/plan.js';
+import type { TrialCallbacks } from '../trial/run-trial.js';
+import type { AccelChoice } from '../vm/accel.js';
+import type { Accel } from '../vm/qemu-args.js';
+import { CoordinatorServer, type ListenAddress } from './coordinator-server.js';
+import { Offer } from './offer.js';
+import { PendingTrial } from './pending-trial.js';
+import {
+  type Assignment,
+  LOST_SECONDS,
+  MOST_LOST,
+  ownVersion,
+  type Parts,
+  type Ticket,
+  type Version,
+  versionText,
+  type WorkerRecord,
+  workerSchema,
+} from './protocol.js';
+import { announce, announced, connectRedis, queueName, shownUrl, withdraw } from './redis.js';
+
+export interface QueueOptions {
+  /** The Redis that workers look at, too. */
+  url: string;
+  listen: ListenAddress;
+  accel: 'auto' | Accel;
+  /** Only workers with this label. */
+  label: string | null;
+  /** Seconds without any worker, or without Redis, after which the run is given up. */
+  patienceSeconds: number;
+}
+
+/** Milliseconds between two looks at workers and tickets. */
+const LOOK_MS = 2000;
+/** A ticket that was handed out, and whose worker never came, is written anew after so many seconds. */
+const HANDOUT_SECONDS = 20;
+/** What workers get to end their trials, when the run is stopped. */
+const STOP_SECONDS = 20;
+/** Workers that may refuse one trial. */
+const MOST_REFUSALS = 3;
+/** Tickets of which something is known already go first. */
+const LATER = 10;
+
+/** A trial that is to be handed out, or was. */
+interface Waiting {
+  id: string;
+  wanted: WantedTrial;
+  /** Of the job in the queue. */
+  job: string | null;
+  /** When it was seen there last: milliseconds, monotonic. */
+  offered: number;
+  taken: (place: Place | null) => void;
+  failed: (error: unknown) => void;
+}
+
+/** A trial with a worker. */
+interface Taken {
+  host: Place['host'];
+  parts: Parts;
+  cellKey: string;
+  /** Once its run has made a plan for it. */
+  trial: PendingTrial | null;
+  assigned: Promise<Assignment>;
+}
+
+/**
+ * Hands a run's trials to workers. The queue only says that a trial waits: which worker has it is decided here, once, and all that follows
+ * goes between the two over HTTP; so a Redis that is restarted, gone or emptied delays what waits and touches nothing that runs.
+ */
+export class QueueRunner implements Runner {
+  readonly slots = Number.POSITIVE_INFINITY;
+  readonly accel: AccelChoice;
+  readonly #run: string;
+  readonly #options: QueueOptions;
+  readonly #version: Version;
+  readonly #redis: Redis;
+  readonly #queue: Queue<Ticket>;
+  readonly #server: CoordinatorServer;
+  readonly #progress: Progress;
+  readonly #offer = new Offer();
+  readonly #waiting = new Map<string, Waiting>();
+  readonly #taken = new Map<string, Taken>();
+  /** Workers that were lost with a trial of a cell, by the cell's key. */
+  readonly #lost = new Map<string, number>();
+  /** Workers that could not run a trial of a cell. */
+  readonly #refused = new Map<string, number>();
+  readonly #told = new Set<string>();
+  #timer: NodeJS.Timeout | undefined;
+  #looking = false;
+  #lastLook = performance.now();
+  #lastHope = performance.now();
+  #isEnding = false;
+
+  private constructor(
+    run: string,
+    options: QueueOptions,
+    version: Version,
+    redis: Redis,
+    accel: AccelChoice,
+    server: CoordinatorServer,
+    progress: Progress,
+  ) {
+    this.#run = run;
+    this.#options = options;
+    this.#version = version;
+    this.#redis = redis;
+    this.accel = accel;
+    this.#server = server;
+    this.#progress = progress;
+    this.#queue = new Queue(queueName(version, accel.accel, options.label), { connection: redis });
+    this.#queue.on('error', () => {});
+  }
+
+  /** Throws InfraError if Redis cannot be reached, or if no worker comes. */
+  static async start(
+    run: string,
+    options: QueueOptions,
+    signal: AbortSignal,
+    progress: Progress,
+  ): Promise<QueueRunner> {
+    const redis = await connectRedis(options.url);
+    try {
+      const version = await ownVersion();
+      const accel = await accelOf(redis, options, version, signal, progress);
+      const server = await CoordinatorServer.listen(options.listen);
+      const runner = new QueueRunner(run, options, version, redis, accel, server, progress);
+      server.serve(runner.#service());
+      runner.#timer = setInterval(() => void runner.#look(), LOOK_MS);
+      progress.line(`queue ${shownUrl(options.url)}: workers reach this run at ${server.url}`);
+      return runner;
+    } catch (error) {
+      redis.disconnect();
+      throw error;
+    }
+  }
+
+  async place(wanted: WantedTrial, signal: AbortSignal): Promise<Place | null> {
+    if (signal.aborted) return null;
+    const id = randomBytes(12).toString('hex');
+    return new Promise<Place | null>((resolve, reject) => {
+      const stop = (): void => settle(() => resolve(null));
+      const settle = (how: () => void): void => {
+        signal.removeEventListener('abort', stop);
+        this.#waiting.delete(id);
+        how();
+      };
+      signal.addEventListener('abort', stop, { once: true });
+      const waiting: Waiting = {
+        id,
+        wanted,
+        job: null,
+        offered: performance.now(),
+        taken: (place) => settle(() => resolve(place)),
+        failed: (error) => settle(() => reject(error)),
+      };
+      this.#waiting.set(id, waiting);
+      // A Redis that is away is asked again at the next look.
+      void this.#write(waiting).catch(() => {});
+    });
+  }
+
+  async end(): Promise<void> {
+    this.#isEnding = true;
+    clearInterval(this.#timer);
+    await this.#server.close();
+    // Not waited for where Redis is away: who takes such a ticket finds nobody at its address.
+    if (this.#redis.status === 'ready') {
+      await withdraw(this.#redis, 'run', this.#run).catch(() => {});
+      for (const { job } of this.#waiting.values())
+        if (job !== null) await this.#queue.remove(job).catch(() => {});
+    }
+    await this.#queue.close().catch(() => {});
+    this.#redis.disconnect();
+  }
+
+  /** Puts a ticket into the queue. */
+  async #write(waiting: Waiting): Promise<void> {
+    const { id, wanted } = waiting;
+    waiting.offered = performance.now();
+    const ticket: Ticket = {
+      run: this.#run,
+      url: this.#server.url,
+      token: this.#server.token,
+      trial: id,
+    };
+    const { id: job } = await this.#queue.add('trial', ticket, {
+      removeOnComplete: true,
+      removeOnFail: true,
+      ...(wanted.isAwaited ? {} : { priority: LATER }),
+    });
+    waiting.job = job ?? null;
+    if (!this.#waiting.has(id) && job !== undefined) await this.#queue.remove(job).catch(() => {});
+  }
+
+  /** Who is there, who is gone, and whether what waits is still in the queue. */
+  async #look(): Promise<void> {
+    const now = performance.now();
+    const late = now - this.#lastLook - LOOK_MS;
+    this.#lastLook = now;
+    // This process was held up: what workers said meanwhile has yet to be read.
+    if (late > LOOK_MS) for (const { trial } of this.#taken.values()) if (trial) trial.lastBeat += late;
+    await this.#bury();
+    if (this.#taken.size > 0) this.#lastHope = now;
+    if (this.#looking || this.#isEnding) return;
+    this.#looking = true;
+    try {
+      if (this.#redis.status === 'ready') await this.#lookAtQueue();
+      else this.#tellOnce('redis', `${shownUrl(this.#options.url)} does not answer: what runs goes on`);
+      if (this.#waiting.size > 0) this.#hope();
+      else this.#lastHope = now;
+    } catch (error) {
+      if (!this.#isEnding) this.#tellOnce(`look ${firstLine(error)}`, `queue: ${firstLine(error)}`);
+    } finally {
+      this.#looking = false;
+    }
+  }
+
+  async #lookAtQueue(): Promise<void> {
+    if (this.#told.delete('redis')) this.#progress.line(`${shownUrl(this.#options.url)} answers again`);
+    const record = { version: this.#version, run: this.#run, hostname: hostname() };
+    await announce(this.#redis, 'run', this.#run, record);
+    const able = await tellWorkers(this.#redis, this.#options, this.#version, this.accel.accel, (key, line) =>
+      this.#tellOnce(key, line),
+    );
+    if (able > 0) {
+      this.#lastHope = performance.now();
+      this.#told.delete('none');
+    } else if (this.#waiting.size > 0)
+      this.#tellOnce('none', `${this.#waiting.size} trials wait for a worker`);
+    const there = new Set(await this.#queue.getRanges(['waiting', 'prioritized']));
+    for (const waiting of [...this.#waiting.values()]) {
+      if (waiting.job !== null && there.has(waiting.job)) waiting.offered = performance.now();
+      // Flushed, or handed to a worker that never came.
+      else if (performance.now() - waiting.offered > HANDOUT_SECONDS * 1000) await this.#write(waiting);
+    }
+  }
+
+  /** Gives up when there has been nothing to hope for, for too long. */
+  #hope(): void {
+    const { patienceSeconds, url } = this.#options;
+    if (performance.now() - this.#lastHope < patienceSeconds * 1000) return;
+    const what =
+      this.#redis.status === 'ready'
+        ? `no worker for ${this.accel.accel}${labelText(this.#options.label)} of ${versionText(this.#version)}`
+        : 'it did not answer';
+    const error = new InfraError(
+      'no-worker',
+      `queue ${shownUrl(url)}: ${what} for ${patienceSeconds} s: what was run is kept; go on with --resume ${this.#run}`,
+    );
+    for (const waiting of [...this.#waiting.values()]) waiting.failed(error);
+  }
+
+  /** Trials whose worker has not been heard of for too long. */
+  async #bury(): Promise<void> {
+    for (const [id, taken] of this.#taken) {
+      const { trial, host } = taken;
+      if (!trial || performance.now() - trial.lastBeat < LOST_SECONDS * 1000) continue;
+      const wasRunning = trial.isRunning;
+      this.#taken.delete(id);
+      if (!wasRunning) {
+        this.#progress.line(`its worker on ${host.name} was lost before it had sent the dump`);
+        await trial.lost({ why: 'cut-off' });
+        continue;
+      }
+      const count = (this.#lost.get(taken.cellKey) ?? 0) + 1;
+      this.#lost.set(taken.cellKey, count);
+      const worker = `its worker on ${host.name} was lost (not heard of for ${LOST_SECONDS} s)`;
+      await trial.lost({ why: 'cut-off', worker }, count >= MOST_LOST);
+    }
+  }
+
+  /** What workers may ask of this run. */
+  #service() {
+    const runningOf = (id: string): PendingTrial | null => {
+      const trial = this.#taken.get(id)?.trial ?? null;
+      return trial?.isOpen ? trial : null;
+    };
+    return {
+      version: this.#version,
+      accel: this.accel.accel,
+      take: (id: string, host: Place['host']): Promise<Assignment | 'taken' | 'gone'> => this.#take(id, host),
+      refuse: (id: string, why: string): void => this.#refuse(id, why),
+      openPart: (sha256: string) => this.#offer.open(sha256),
+      openDisk: (key: string) => this.#offer.openDisk(key),
+      trial: runningOf,
+    };
+  }
+
+  /** Gives a trial to the first worker that asks; all others come too late. */
+  async #take(id: string, host: Place['host']): Promise<Assignment | 'taken' | 'gone'> {
+    const waiting = this.#waiting.get(id);
+    if (!waiting || this.#isEnding) return this.#taken.has(id) ? 'taken' : 'gone';
+    this.#waiting.delete(id);
+    const { parts } = waiting.wanted;
+    let assign: (assignment: Assignment) => void = () => {};
+    const taken: Taken = {
+      host,
+      cellKey: parts.key,
+      parts: await this.#offer.add(parts),
+      trial: null,
+      assigned: new Promise((resolve) => {
+        assign = resolve;
+      }),
+    };
+    this.#taken.set(id, taken);
+    const start = async (plan: TrialPlan, dir: string, callbacks: TrialCallbacks): Promise<PendingTrial> => {
+      const trial = new PendingTrial(plan, dir, callbacks);
+      await trial.start();
+      taken.trial = trial;
+      assign({ plan, parts: taken.parts });
+      void trial.dumped.then(() => this.#taken.delete(id));
+      return trial;
+    };
+    let trial: PendingTrial | undefined;
+    waiting.taken({
+      host,
+      run: async (plan, dir, signal, callbacks) => {
+        trial = await start(plan, dir, callbacks);
+        return this.#attend(trial, host, signal);
+      },
+      dumped: async () => trial?.dumped,
+    });
+    return taken.assigned;
+  }
+
+  /** Waits for a trial's end; if the run is stopped, no longer than it takes its worker to end it. */
+  async #attend(trial: PendingTrial, { name }: Place['host'], signal: AbortSignal) {
+    let timer: NodeJS.Timeout | undefined;
+    const stop = (): void => {
+      trial.isToStop = true;
+      timer = setTimeout(() => void trial.lost({ why: 'interrupted' }), STOP_SECONDS * 1000);
+    };
+    if (signal.aborted) stop();
+    else signal.addEventListener('abort', stop, { once: true });
+    try {
+      return await trial.outcome;
+    } catch (error) {
+      throw error instanceof InfraError
+        ? error
+        : new InfraError('log-lost', `a trial on ${name}: ${firstLine(error)}`, error);
+    } finally {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', stop);
+      // A dump is not waited for then.
+      if (signal.aborted) await trial.lost({ why: 'interrupted' });
+    }
+  }
+
+  /** A worker cannot run this one: another may. */
+  #refuse(id: string, why: string): void {
+    const taken = this.#taken.get(id);
+    if (!taken?.trial?.isRunning) return;
+    this.#taken.delete(id);
+    this.#progress.line(`${taken.host.name} cannot run a trial: ${why}`);
+    const count = (this.#refused.get(taken.cellKey) ?? 0) + 1;
+    this.#refused.set(taken.cellKey, count);
+    const worker = `${taken.host.name} could not run it: ${why}`;
+    void taken.trial.lost({ why: 'cut-off', worker }, count >= MOST_REFUSALS);
+  }
+
+  #tellOnce(key: string, line: string): void {
+    if (this.#told.has(key)) return;
+    this.#told.add(key);
+    this.#progress.line(line);
+  }
+}
+
+const labelText = (label: string | null): string => (label === null ? '' : ` with the label ${label}`);
+
+/** What the run's guests run on: KVM if a worker has it. Waits for the first worker. */
+async function accelOf(
+  redis: Redis,
+  options: QueueOptions,
+  version: Version,
+  signal: AbortSignal,
+  progress: Progress,
+): Promise<AccelChoice> {
+  const { accel, label, patienceSeconds, url } = options;
+  if (accel !== 'auto') return { accel, reason: 'asked for' };
+  const told = new Set<string>();
+  const tell = (key: string, line: string): void => {
+    if (!told.has(key)) progress.line(line);
+    told.add(key);
+  };
+  return progress.step(`queue ${shownUrl(url)}: waits for a worker`, async () => {
+    const started = performance.now();
+    for (;;) {
+      if (signal.aborted) throw new InterruptedError();
+      for (const kind of ['kvm', 'tcg'] as const)
+        if ((await tellWorkers(redis, options, version, kind, tell)) > 0)
+          return { accel: kind, reason: kind === 'kvm' ? 'a worker has it' : 'no worker has KVM' };
+      if (performance.now() - started > patienceSeconds * 1000)
+        throw new InfraError(
+          'no-worker',
+          `queue ${shownUrl(url)}: no worker${labelText(label)} of ${versionText(version)} came within ${patienceSeconds} s: start 'loopanic worker --queue …' on a host`,
+        );
+      await new Promise((resolve) => setTimeout(resolve, 250));
+    }
+  });
+}
+
+/** How many workers there are for this run, and says of those of another version that they are none. */
+async function tellWorkers(
+  redis: Redis,
+  { label }: QueueOptions,
+  version: Version,
+  accel: Accel,
+  tell: (key: string, line: string) => void,
+): Promise<number> {
+  const workers = await announced(redis, 'worker', workerSchema);
+  const isOther = (worker: WorkerRecord): boolean => versionText(worker.version) !== versionText(version);
+  for (const [id, worker] of workers)
+    if (isOther(worker))
+      tell(
+        `other ${id}`,
+        `the worker on ${worker.host.name} is ${versionText(worker.version)}, this is ${versionText(version)}: it gets no trials`,
+      );
+  return [...workers.values()].filter(
+    (worker) =>
+      !isOther(worker) && worker.accel === accel && (label === null || worker.labels.includes(label)),
+  ).length;
+}
