@@ -65,6 +65,8 @@ export const testTools = [
   { program: 'shellcheck', debian: 'shellcheck' },
   { program: 'chromium', debian: 'chromium' },
   { program: 'redis-server', debian: 'redis-server' },
+  { program: 'ip', debian: 'iproute2' },
+  { program: 'openssl', debian: 'openssl' },
 ] as const;
 
 export type Program = (typeof tools)[number]['program'];

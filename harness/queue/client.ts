@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { firstLine, InfraError } from '../base/errors.js';
-import { LOST_SECONDS, type Ticket } from './protocol.js';
+import { HUNG_UP_SECONDS, LOST_SECONDS, type Ticket } from './protocol.js';
 
 const REQUEST_SECONDS = 20;
 const RETRY_MS = 1000;
@@ -16,6 +16,7 @@ export class CoordinatorClient {
   readonly #ticket: Ticket;
   readonly #signal: AbortSignal;
   #lastAnswer = performance.now();
+  #hasLine = false;
 
   /** `signal`: nothing is waited for any more. */
   constructor(ticket: Ticket, signal: AbortSignal) {
@@ -26,6 +27,30 @@ export class CoordinatorClient {
   /** Seconds since it was heard of last. */
   get silentSeconds(): number {
     return (performance.now() - this.#lastAnswer) / 1000;
+  }
+
+  /** Holds a line to it, until `signal`: that it is ended shows at once that the other's process is gone. */
+  attend(signal: AbortSignal): void {
+    void (async () => {
+      while (!signal.aborted && !this.#signal.aborted) {
+        try {
+          const path = `trials/${this.#ticket.trial}/attend`;
+          const response = await this.#request(path, { method: 'POST', body: '{}' }, null, signal);
+          if (response.status !== 200) return;
+          this.#hasLine = true;
+          for await (const _ of response.body ?? []);
+        } catch {
+          // It is tried again below.
+        }
+        this.#hasLine = false;
+        await sleep(RETRY_MS);
+      }
+    })();
+  }
+
+  /** True if it has not been heard of for so long that it is gone, or has given this worker up. */
+  get isLost(): boolean {
+    return this.silentSeconds > (this.#hasLine ? LOST_SECONDS : HUNG_UP_SECONDS);
   }
 
   /** Tells it something of the trial, once. Throws InfraError if it cannot be reached. */
@@ -64,7 +89,7 @@ export class CoordinatorClient {
       try {
         return await ask();
       } catch (error) {
-        if (this.#signal.aborted || this.silentSeconds > LOST_SECONDS) throw error;
+        if (this.#signal.aborted || this.isLost) throw error;
         await sleep(RETRY_MS);
       }
   }
@@ -85,9 +110,10 @@ export class CoordinatorClient {
     path: string,
     init: RequestInit,
     seconds: number | null = REQUEST_SECONDS,
+    until: AbortSignal = this.#signal,
   ): Promise<Response> {
     const { url, token } = this.#ticket;
-    const signals = [this.#signal, ...(seconds === null ? [] : [AbortSignal.timeout(seconds * 1000)])];
+    const signals = [this.#signal, until, ...(seconds === null ? [] : [AbortSignal.timeout(seconds * 1000)])];
     try {
       return await fetch(`${url}/${path}`, {
         ...init,

@@ -149,6 +149,14 @@ async function answerTrial(
   }
   if (request.method !== 'POST') return send(response, 404, { error: 'no such thing' });
   switch (what) {
+    case 'attend': {
+      // Answered when the trial is over; ended with its worker's process, or with this one's.
+      const hangUp = trial.attend();
+      response.once('close', hangUp);
+      response.flushHeaders();
+      await Promise.race([trial.dumped, new Promise((resolve) => response.once('close', resolve))]);
+      return void response.end();
+    }
     case 'beat':
       trial.beat((await json(request, beatSchema)).status);
       return send(response, 200, { stop: trial.isToStop });

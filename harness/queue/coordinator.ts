@@ -14,7 +14,6 @@ import { Offer } from './offer.js';
 import { PendingTrial } from './pending-trial.js';
 import {
   type Assignment,
-  LOST_SECONDS,
   MOST_LOST,
   ownVersion,
   type Parts,
@@ -52,8 +51,6 @@ const LATER = 10;
 interface Waiting {
   id: string;
   wanted: WantedTrial;
-  /** Of the job in the queue. */
-  job: string | null;
   /** When it was seen there last: milliseconds, monotonic. */
   offered: number;
   taken: (place: Place | null) => void;
@@ -86,6 +83,8 @@ export class QueueRunner implements Runner {
   readonly #progress: Progress;
   readonly #offer = new Offer();
   readonly #waiting = new Map<string, Waiting>();
+  /** Jobs in the queue that nobody has taken, by trial. */
+  readonly #jobs = new Map<string, string>();
   readonly #taken = new Map<string, Taken>();
   /** Workers that were lost with a trial of a cell, by the cell's key. */
   readonly #lost = new Map<string, number>();
@@ -155,7 +154,6 @@ export class QueueRunner implements Runner {
       const waiting: Waiting = {
         id,
         wanted,
-        job: null,
         offered: performance.now(),
         taken: (place) => settle(() => resolve(place)),
         failed: (error) => settle(() => reject(error)),
@@ -173,8 +171,7 @@ export class QueueRunner implements Runner {
     // Not waited for where Redis is away: who takes such a ticket finds nobody at its address.
     if (this.#redis.status === 'ready') {
       await withdraw(this.#redis, 'run', this.#run).catch(() => {});
-      for (const { job } of this.#waiting.values())
-        if (job !== null) await this.#queue.remove(job).catch(() => {});
+      for (const job of this.#jobs.values()) await this.#queue.remove(job).catch(() => {});
     }
     await this.#queue.close().catch(() => {});
     this.#redis.disconnect();
@@ -195,8 +192,8 @@ export class QueueRunner implements Runner {
       removeOnFail: true,
       ...(wanted.isAwaited ? {} : { priority: LATER }),
     });
-    waiting.job = job ?? null;
-    if (!this.#waiting.has(id) && job !== undefined) await this.#queue.remove(job).catch(() => {});
+    if (job === undefined) return;
+    if (!this.#taken.has(id)) this.#jobs.set(id, job);
   }
 
   /** Who is there, who is gone, and whether what waits is still in the queue. */
@@ -236,7 +233,8 @@ export class QueueRunner implements Runner {
       this.#tellOnce('none', `${this.#waiting.size} trials wait for a worker`);
     const there = new Set(await this.#queue.getRanges(['waiting', 'prioritized']));
     for (const waiting of [...this.#waiting.values()]) {
-      if (waiting.job !== null && there.has(waiting.job)) waiting.offered = performance.now();
+      const job = this.#jobs.get(waiting.id);
+      if (job !== undefined && there.has(job)) waiting.offered = performance.now();
       // Flushed, or handed to a worker that never came.
       else if (performance.now() - waiting.offered > HANDOUT_SECONDS * 1000) await this.#write(waiting);
     }
@@ -261,7 +259,8 @@ export class QueueRunner implements Runner {
   async #bury(): Promise<void> {
     for (const [id, taken] of this.#taken) {
       const { trial, host } = taken;
-      if (!trial || performance.now() - trial.lastBeat < LOST_SECONDS * 1000) continue;
+      const silence = trial ? (performance.now() - trial.lastBeat) / 1000 : 0;
+      if (!trial || silence < trial.patienceSeconds) continue;
       const wasRunning = trial.isRunning;
       this.#taken.delete(id);
       if (!wasRunning) {
@@ -271,7 +270,7 @@ export class QueueRunner implements Runner {
       }
       const count = (this.#lost.get(taken.cellKey) ?? 0) + 1;
       this.#lost.set(taken.cellKey, count);
-      const worker = `its worker on ${host.name} was lost (not heard of for ${LOST_SECONDS} s)`;
+      const worker = `its worker on ${host.name} was lost (not heard of for ${Math.round(silence)} s)`;
       await trial.lost({ why: 'cut-off', worker }, count >= MOST_LOST);
     }
   }
@@ -298,6 +297,7 @@ export class QueueRunner implements Runner {
     const waiting = this.#waiting.get(id);
     if (!waiting || this.#isEnding) return this.#taken.has(id) ? 'taken' : 'gone';
     this.#waiting.delete(id);
+    this.#jobs.delete(id);
     const { parts } = waiting.wanted;
     let assign: (assignment: Assignment) => void = () => {};
     const taken: Taken = {

@@ -14,7 +14,7 @@ export class Courier {
   readonly #coordinator: CoordinatorClient;
   /** Bytes of each file that the coordinator has. */
   readonly #sent = new Map<string, number>();
-  #isOver = false;
+  readonly #over = new AbortController();
   #following: Promise<void> = Promise.resolve();
   /** One at a time, or two would send the same. */
   #sending: Promise<void> = Promise.resolve();
@@ -27,9 +27,9 @@ export class Courier {
   /** Sends what logs grow by, until `stop`. A failure shows there at the latest: what is missing is sent again. */
   follow(): void {
     this.#following = (async () => {
-      while (!this.#isOver) {
+      while (!this.#over.signal.aborted) {
         await this.flush();
-        await sleep(LOOK_MS);
+        await sleep(LOOK_MS, undefined, { signal: this.#over.signal }).catch(() => {});
       }
     })().catch(() => {});
   }
@@ -44,7 +44,7 @@ export class Courier {
   }
 
   async stop(): Promise<void> {
-    this.#isOver = true;
+    this.#over.abort();
     await this.#following;
   }
 

@@ -56,7 +56,7 @@ export async function gatherParts(
   progress: Progress,
 ): Promise<GatheredParts> {
   const fetched: string[] = [];
-  const own = await ownParts({ plan, parts }, progress);
+  const own = await knownParts({ plan, parts }, progress);
   const fetch = async (what: string, part: Part): Promise<string> => {
     const target = partFile(part.sha256);
     if (await buildOnce(target, (out) => fetchPart(coordinator, part, out))) fetched.push(what);
@@ -65,7 +65,7 @@ export async function gatherParts(
     return target;
   };
   const one = async (what: string, part: Part, mine: string | null | undefined): Promise<string> =>
-    mine && (await exists(mine)) && (await sha256OfFile(mine)) === part.sha256 ? mine : fetch(what, part);
+    mine && (await exists(mine)) && (await knownHash(mine)) === part.sha256 ? mine : fetch(what, part);
   const disk = async (what: string, key: string | null, mine: string | null): Promise<string | null> => {
     if (key === null || mine !== null) return mine;
     const target = partFile(`${what}-${basename(key)}`);
@@ -113,12 +113,45 @@ export async function gatherParts(
   }
 }
 
+const hashes = new Map<string, Promise<string>>();
+
+/** sha256 of a file of this host's cache, where nothing is written again under its name. */
+async function knownHash(path: string): Promise<string> {
+  const { mtimeMs, size, ino } = await stat(path);
+  const key = `${path} ${mtimeMs} ${size} ${ino}`;
+  const hash = hashes.get(key) ?? sha256OfFile(path);
+  hashes.set(key, hash);
+  return hash;
+}
+
 interface OwnParts {
   kernel: Kernel | null;
   image: GuestImage | null;
   modules: string | null;
   capture: string | null;
   lun: string | null;
+}
+
+const ownByKeys = new Map<string, OwnParts>();
+
+/** The same for trials of the same parts, while these are there. */
+async function knownParts(assignment: Assignment, progress: Progress): Promise<OwnParts> {
+  const { plan, parts } = assignment;
+  const { kernel, image, modules, capture, lun } = plan.parts;
+  const key = JSON.stringify([plan.kernel, kernel, parts.image, image, modules, capture, lun]);
+  const known = ownByKeys.get(key);
+  const files = known && [
+    known.modules,
+    known.capture,
+    known.lun,
+    known.kernel?.vmlinuz,
+    known.image?.archive,
+  ];
+  const there = await Promise.all((files ?? []).map(async (file) => file == null || (await exists(file))));
+  if (known && there.every(Boolean)) return known;
+  const own = await ownParts(assignment, progress);
+  ownByKeys.set(key, own);
+  return own;
 }
 
 /** What this host has, or can make of its own catalogue, with the plan's keys. What it cannot is fetched: no failure here is one. */

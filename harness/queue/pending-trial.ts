@@ -8,7 +8,15 @@ import { MOST_BYTES, TRIAL_FILES } from '../trial/conclude.js';
 import type { TrialPlan } from '../trial/plan.js';
 import { TrialRecord } from '../trial/record.js';
 import type { TrialCallbacks } from '../trial/run-trial.js';
-import { DUMPS, type endedSchema, type endSchema, LOGS, type Part } from './protocol.js';
+import {
+  DUMPS,
+  type endedSchema,
+  type endSchema,
+  HUNG_UP_SECONDS,
+  LOGS,
+  LOST_SECONDS,
+  type Part,
+} from './protocol.js';
 
 type Ended = z.infer<typeof endedSchema>;
 
@@ -35,6 +43,7 @@ export class PendingTrial {
   #work: Promise<unknown> = Promise.resolve();
   #state: 'runs' | 'ended' | 'closed' = 'runs';
   #dumps = new Map<string, Part>();
+  #lines = 0;
   /** Milliseconds, monotonic. */
   lastBeat = performance.now();
   isToStop = false;
@@ -63,6 +72,20 @@ export class PendingTrial {
 
   get isRunning(): boolean {
     return this.#state === 'runs';
+  }
+
+  /** Its worker holds a line, for as long as its process lives, and the returned function says that it does no more. */
+  attend(): () => void {
+    this.#lines++;
+    this.lastBeat = performance.now();
+    return () => {
+      this.#lines--;
+    };
+  }
+
+  /** Seconds of silence after which its worker counts as lost. */
+  get patienceSeconds(): number {
+    return this.#lines > 0 ? LOST_SECONDS : HUNG_UP_SECONDS;
   }
 
   beat(status: string): void {

@@ -12,6 +12,8 @@ import type { TrialPlan } from '../trial/plan.js';
 export const BEAT_SECONDS = 4;
 /** A worker, or a coordinator, of which nothing was heard for so many seconds is lost. */
 export const LOST_SECONDS = 60;
+/** The same where its connection was ended: its process is gone, or soon back. */
+export const HUNG_UP_SECONDS = 3 * BEAT_SECONDS;
 /** Trials of one cell that may take their worker with them before the cell is set aside. */
 export const MOST_LOST = 3;
 /** Bytes of a file that are sent at a time. */

@@ -17,7 +17,6 @@ import {
   type Assignment,
   BEAT_SECONDS,
   coordinatorSchema,
-  LOST_SECONDS,
   ownVersion,
   partsSchema,
   type Ticket,
@@ -232,12 +231,13 @@ class Worker {
     };
     onStatus(status);
     const beating = new AbortController();
+    coordinator.attend(beating.signal);
     const beats = (async () => {
       while (!beating.signal.aborted) {
         const answer = await coordinator.tell('beat', { status: status.slice(0, 500) }).catch(() => null);
         if (answer?.status === 200 && answer.document.stop === true) isStopped = true;
         // Its coordinator has given it up, or is gone.
-        if (isStopped || answer?.status === 410 || coordinator.silentSeconds > LOST_SECONDS) over.abort();
+        if (isStopped || answer?.status === 410 || coordinator.isLost) over.abort();
         await sleep(BEAT_SECONDS * 1000, undefined, { signal: beating.signal }).catch(() => {});
       }
     })();

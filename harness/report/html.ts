@@ -52,7 +52,7 @@ export async function htmlReport(run: RunDocument, folder: string, base: string)
     `<header>
 <h1>loopanic ${h(titleOf(run))} <small>${h(run.run)}</small></h1>
 <p class="summary ${good ? 'good' : 'bad'}">${h(totals(run))}${partial === null ? '' : `; ${h(partial)}`}</p>
-<p>${h(run.startedAt)} on ${h(run.host.hostname)}, ${h(run.host.accel)} (${h(run.host.accelReason)}), ${Math.round(run.durationSeconds)} s; ${h(run.versions.qemu)}; loopanic ${h(run.versions.loopanic)}${run.confidence === null ? '' : `; confidence ${h(percent(run.confidence))}`}</p>${mergedText(run)}
+<p>${h(run.startedAt)} on ${h(run.host.hostname)}, ${h(run.host.accel)} (${h(run.host.accelReason)}), ${Math.round(run.durationSeconds)} s; ${h(run.versions.qemu)}; loopanic ${h(run.versions.loopanic)}${run.confidence === null ? '' : `; confidence ${h(percent(run.confidence))}`}</p>${mergedText(run)}${hostsText(run)}
 ${look.length > 0 ? `<nav aria-label="What needs a look"><h2>Needs a look</h2><ul>${look.map((cell) => lookLine(cell, run)).join('')}</ul></nav>` : ''}
 </header>
 <main>
@@ -105,6 +105,24 @@ function mergedText({ mergedFrom }: RunDocument): string {
       `<li>${h(run)}${shard === null ? '' : ` (shard ${h(shard)})`}: ${cells} cells on ${h(hostname)}, ${h(accel)}; ${h(qemu)}</li>`,
   );
   return `<details><summary>merged from ${mergedFrom.length} runs</summary><ul>${rows.join('')}</ul></details>`;
+}
+
+/** Of a run whose trials were not all on its own host: where they were. */
+function hostsText(run: RunDocument): string {
+  const hosts = new Map<string, number>();
+  for (const { host, accel } of run.cells.flatMap(({ trials }) => trials)) {
+    const { name, qemu } = host ?? { name: 'an unknown host', qemu: 'an unknown QEMU' };
+    const text = `${name}, ${accel}; ${qemu}`;
+    hosts.set(text, (hosts.get(text) ?? 0) + 1);
+  }
+  if (hosts.size < 2 && !isElsewhere(run)) return '';
+  const rows = [...hosts].sort().map(([text, trials]) => `<li>${h(text)}: ${trials} trials</li>`);
+  return `<details><summary>trials on ${hosts.size === 1 ? 'another host' : `${hosts.size} hosts`}</summary><ul>${rows.join('')}</ul></details>`;
+}
+
+/** True if a trial ran on another host than the run's own. */
+function isElsewhere({ host, cells }: RunDocument): boolean {
+  return cells.some(({ trials }) => trials.some((trial) => trial.host && trial.host.name !== host.hostname));
 }
 
 function lookLine(cell: RunCell, run: RunDocument): string {
@@ -177,6 +195,7 @@ async function cellSection(cell: RunCell, run: RunDocument, folder: string, base
             .join('/'),
         )}">${h(text)}</a>`
       : '';
+  const elsewhere = isElsewhere(run);
   const trials = cell.trials.map((entry) => {
     const files = [
       'outcome.json',
@@ -193,7 +212,8 @@ async function cellSection(cell: RunCell, run: RunDocument, folder: string, base
     const what = signature
       ? `${signature.object}, ${signature.length} bytes, ${signature.comm}`
       : entry.reason;
-    return `<tr><td>${entry.trial}</td><td>${h(entry.outcome)}</td><td>${h(what)}</td><td>${(entry.timings.outcome ?? 0).toFixed(1)} s</td><td>${entry.seed}</td><td>${files.join(' ')}</td></tr>`;
+    const where = elsewhere ? `<td>${h(entry.host?.name ?? '–')}</td>` : '';
+    return `<tr><td>${entry.trial}</td>${where}<td>${h(entry.outcome)}</td><td>${h(what)}</td><td>${(entry.timings.outcome ?? 0).toFixed(1)} s</td><td>${entry.seed}</td><td>${files.join(' ')}</td></tr>`;
   });
   const expected = cell.expected
     ? `expected ${h(cell.expected.verdict)}: ${h(cell.expected.why)}`
@@ -210,7 +230,7 @@ async function cellSection(cell: RunCell, run: RunDocument, folder: string, base
 <p><strong>${h(cell.verdict ?? 'not judged')}</strong>${standing(cell, run) === 'contradicted' ? ' <strong>(contradicted)</strong>' : ''}: ${h(cell.reason)}; ${expected}</p>
 ${cell.warnings.map((warning) => `<p class="warning">⚠ ${h(warning)}</p>`).join('')}
 <dl><dt>Panics (95 %)</dt><dd>${h(rateText(cell))}</dd><dt>Gate</dt><dd>${h(gateText(cell))}</dd><dt>Wrong clean, at most</dt><dd>${h(missText(cell))}</dd><dt>Module</dt><dd>${h(moduleText(cell))}</dd>${control}<dt>Repeat</dt><dd><code>${h(repeatCommand(cell, trial))}</code></dd>${trial?.analysis ? `<dt>Dump</dt><dd>${h(trial.analysis.text)}</dd>` : ''}</dl>
-${trials.length > 0 ? `<div class="scroll" tabindex="0" role="region" aria-label="Trials of ${h(cellName(cell))}"><table class="trials"><thead><tr><th>trial</th><th>outcome</th><th>what</th><th>after</th><th>seed</th><th>files</th></tr></thead><tbody>${trials.join('')}</tbody></table></div>` : ''}
+${trials.length > 0 ? `<div class="scroll" tabindex="0" role="region" aria-label="Trials of ${h(cellName(cell))}"><table class="trials"><thead><tr><th>trial</th>${elsewhere ? '<th>host</th>' : ''}<th>outcome</th><th>what</th><th>after</th><th>seed</th><th>files</th></tr></thead><tbody>${trials.join('')}</tbody></table></div>` : ''}
 ${log ? `<details${standing(cell, run) === 'ok' ? '' : ' open'}><summary>Console of trial ${trial?.trial} (${h(excerpt?.file ?? '')})</summary><pre tabindex="0">${log}</pre></details>` : excerpt ? `<p>Console of trial ${trial?.trial}: ${h(excerpt.file)} is not there any more.</p>` : ''}
 <p><a href="#matrix">Back to the matrix</a></p>
 </article>`;

@@ -1,4 +1,6 @@
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
+import pLimit from 'p-limit';
 import { firstLine, interruptible, UsageError } from '../base/errors.js';
 import { sweepScratch } from '../base/files.js';
 import type { Progress } from '../base/progress.js';
@@ -8,14 +10,13 @@ import { RunFolder } from '../results/run-folder.js';
 import type { RunCell, RunDocument, RunTrial } from '../results/run-schema.js';
 import type { LoadedScenario } from '../scenario/scenario-schema.js';
 import { type CellParts, newSeed, planTrial } from '../trial/plan.js';
-import { controlOf, judgeInRun, survivorsWanted } from '../verdict/judge-run.js';
 import { needsAnother } from '../verdict/stopping.js';
 import { afterCrash } from './after-crash.js';
 import { jobsThatFit, type Need, needOf } from './jobs.js';
 import { checkNames, type PreparedCell, prepare, type RunRequest } from './prepare.js';
 import { adoptTrials } from './resume.js';
 import { LocalRunner, type Place, type Runner } from './runner.js';
-import { schedule, type Task } from './schedule.js';
+import { judge, workThrough } from './work-through.js';
 
 export interface RunResult {
   document: RunDocument;
@@ -78,8 +79,9 @@ class Session {
   readonly #progress: Progress;
   readonly #started: number;
   #saving: Promise<void> = Promise.resolve();
-  /** Of any worker: then none begins another trial. */
-  readonly #failures: unknown[] = [];
+  #nextSave: Promise<void> | undefined;
+  /** Analyses take a program and memory of this host each, wherever the guests were. */
+  readonly #analyses = pLimit(availableParallelism());
 
   constructor(
     request: RunRequest,
@@ -103,41 +105,30 @@ class Session {
 
   async run(): Promise<void> {
     for (const cell of this.#document.cells)
-      if (cell.unmade !== null || cell.trials.length > 0) this.#judge(cell);
+      if (cell.unmade !== null || cell.trials.length > 0) judge(this.#document, cell);
     await this.#save();
-    const cells = this.#prepared.flatMap(({ cell, parts }) => (parts ? [{ cell, parts }] : []));
-    const tasks = cells.map(({ cell, parts }): Task => {
-      const control = controlOf(this.#document, cell);
-      const after = cells.findIndex((other) => other.cell === control);
-      const run = async (): Promise<void> => {
-        await this.#lookAgain(cell, parts);
-        await this.#runCell(cell, parts);
-      };
-      return { after: after < 0 ? null : after, run };
+    const parts = new Map(
+      this.#prepared.flatMap((entry) => (entry.parts ? [[entry.cell, entry.parts]] : [])),
+    );
+    const partsOf = (cell: RunCell): CellParts => parts.get(cell) as CellParts;
+    await workThrough(this.#document, [...parts.keys()], {
+      slots: this.#runner.slots,
+      confidence: this.#request.confidence,
+      byReading: this.#request.byReading ?? false,
+      isStopped: () => this.#signal.aborted,
+      begin: (cell) => this.#lookAgain(cell, partsOf(cell)),
+      trial: async (cell, isAwaited, judged) => {
+        const place = await this.#runner.place({ parts: partsOf(cell), isAwaited }, this.#signal);
+        if (place !== null) await this.#runTrial(cell, partsOf(cell), place, judged);
+        return place !== null;
+      },
+      aimed: (cell) => this.#tellOfMany(cell),
+      finished: () => this.#save(),
     });
-    await schedule(tasks, this.#runner.slots, this.#failures);
     Object.assign(this.#document, {
       finishedAt: new Date().toISOString(),
       interrupted: this.#isInterrupted(),
     });
-    await this.#save();
-  }
-
-  /** Trials until the cell is decided, or cannot be within its budget of trials that fail around the guest. */
-  async #runCell(cell: RunCell, parts: CellParts): Promise<void> {
-    const started = performance.now() - cell.durationSeconds * 1000;
-    const judged = (): void => {
-      this.#aim(cell);
-      this.#judge(cell);
-      cell.durationSeconds = Math.round(performance.now() - started) / 1000;
-    };
-    judged();
-    while (!this.#signal.aborted && this.#failures.length === 0 && this.#needsAnother(cell)) {
-      const isAwaited = cell.isControl || cell.trials.length > 0;
-      const place = await this.#runner.place({ parts, isAwaited }, this.#signal);
-      if (place === null) break;
-      await this.#runTrial(cell, parts, place, judged);
-    }
     await this.#save();
   }
 
@@ -146,28 +137,11 @@ class Session {
     for (const trial of cell.trials) if (trial.dump === null) await this.#lookAtDump(cell, parts, trial);
   }
 
-  /** Sets how many survivors the cell needs, now that its control is known. */
-  #aim(cell: RunCell): void {
-    const { confidence, byReading } = this.#request;
-    // Of a control that was cut short nothing is known yet.
-    if (confidence === undefined || cell.control === null || this.#signal.aborted) return;
-    // One that leaks may need some luck to panic, too.
-    if (byReading && cell.expected?.verdict === 'panics') return;
-    const wanted = survivorsWanted({ ...this.#document, confidence }, cell);
-    if (wanted === null || wanted === cell.wantedTrials) return;
-    cell.wantedTrials = wanted;
-    if (wanted > MANY_BOOTS)
+  #tellOfMany({ wantedTrials, kernel, module, scenario }: RunCell): void {
+    if (wantedTrials > MANY_BOOTS)
       this.#progress.line(
-        `${cell.kernel} ${cell.module} ${cell.scenario}: its positive control panicked so seldom that ${wanted} survivors are needed: --trials gives it more boots`,
+        `${kernel} ${module} ${scenario}: its positive control panicked so seldom that ${wantedTrials} survivors are needed: --trials gives it more boots`,
       );
-  }
-
-  #needsAnother(cell: RunCell): boolean {
-    return needsAnother(this.#document, cell);
-  }
-
-  #judge(cell: RunCell): void {
-    Object.assign(cell, judgeInRun(this.#document, cell));
   }
 
   async #runTrial(cell: RunCell, parts: CellParts, place: Place, judged: () => void): Promise<void> {
@@ -176,7 +150,7 @@ class Session {
     const relative = await this.#folder.trial(cell, number);
     const dir = join(this.#folder.path, relative);
     const seed = request.seed === undefined ? newSeed() : request.seed + number - 1;
-    const plan = planTrial(parts, number, seed, request.dump);
+    const plan = { ...planTrial(parts, number, seed, request.dump), host: place.host };
     const elsewhere = place.host.name === this.#document.host.hostname ? '' : ` on ${place.host.name}`;
     const title = `${cell.kernel} ${cell.module} ${cell.scenario} trial ${number}/${Math.max(number, cell.wantedTrials)}${elsewhere}`;
     const outcome = await this.#progress.step(
@@ -207,16 +181,21 @@ class Session {
     const dir = join(this.#folder.path, trial.folder);
     const crash = { kernel, dir, sought: soughtBy(loaded.scenario), keep };
     try {
-      Object.assign(trial, await afterCrash(crash, this.#progress, this.#signal));
+      Object.assign(trial, await this.#analyses(() => afterCrash(crash, this.#progress, this.#signal)));
     } catch (error) {
       this.#progress.line(`the dump could not be looked at: ${firstLine(error)}`);
     }
   }
 
-  /** One after the other, so that what is on disk last is what was known last. */
+  /** One after the other, so that what is on disk last was known last; who comes while one is written shares the next. */
   #save(): Promise<void> {
-    this.#document.durationSeconds = Math.round(performance.now() - this.#started) / 1000;
-    const saved = this.#saving.then(() => this.#folder.save(this.#document));
+    if (this.#nextSave) return this.#nextSave;
+    const saved = this.#saving.then(() => {
+      this.#nextSave = undefined;
+      this.#document.durationSeconds = Math.round(performance.now() - this.#started) / 1000;
+      return this.#folder.save(this.#document);
+    });
+    this.#nextSave = saved;
     this.#saving = saved.catch(() => {});
     return saved;
   }
@@ -226,7 +205,7 @@ class Session {
     const over = this.#document.cells.every(
       (cell) =>
         cell.trials.length > 0 &&
-        !this.#needsAnother(cell) &&
+        !needsAnother(this.#document, cell) &&
         !cell.trials.some((trial) => trial.interrupted),
     );
     return this.#signal.aborted && !(this.#request.attendance !== undefined && over);

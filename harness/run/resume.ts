@@ -90,7 +90,8 @@ async function trialsOf(
     const outcome = saved ?? (await cutOff(dir, cell, number, seed, damaged));
     const wrong = foreign(outcome, cell, number);
     if (wrong) throw damaged(`${relative}: ${wrong}`);
-    trials.push({ ...outcome, folder: relative, host: null, dump: null, analysis: null });
+    const host = (await savedPlan(dir, damaged))?.host ?? null;
+    trials.push({ ...outcome, folder: relative, host, dump: null, analysis: null });
   }
   return trials;
 }

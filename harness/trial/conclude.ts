@@ -42,6 +42,7 @@ export const readingPlanSchema = z.object({
   seed: z.int(),
   token: z.string().regex(/^[0-9a-f]{8}$/),
   accel: z.enum(['kvm', 'tcg']),
+  host: z.object({ name: z.string(), qemu: z.string() }).optional(),
   profile: z.object({ hardenedUsercopyBuilt: z.boolean() }),
   scenario: z.object({
     name: z.string(),

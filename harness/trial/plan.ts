@@ -25,6 +25,8 @@ export interface TrialPlan {
   token: string;
   scenario: Scenario;
   accel: Accel;
+  /** Who runs it; its QEMU as that tells its version. */
+  host?: { name: string; qemu: string };
   /** What the kernel's profile says of its guests. */
   profile: Pick<KernelProfile, 'hardenedUsercopyBuilt' | 'freelistRandom'> & GuestModules;
   /** Options of mkfs.xfs, where the guest makes the file system; else it is on the LUN already. */

@@ -72,7 +72,10 @@ export interface CellGoal {
 }
 
 /** A trial, and what the analysis of its dump concluded, if there was one. */
-export type JudgedTrial = TrialOutcome & { analysis?: { sought: string; text: string } | null };
+export type JudgedTrial = TrialOutcome & {
+  analysis?: { sought: string; text: string } | null;
+  host?: { name: string; qemu: string } | null;
+};
 
 /** Survivors that a cell needs for `confidence`, from its control's numbers; null if no number of boots would do. */
 export function wantedBoots(control: CellStatistics, confidence: number): number | null {

@@ -74,6 +74,7 @@ function judged<Cell extends CellRecord>(run: RunRecord<Cell>, cell: Cell): Cell
     control: control && control.trials.length > 0 ? resultOf(run, control, cell) : null,
   };
   const judgement = judgeCell(cell.trials, goal);
+  judgement.warnings.push(...mixedQemus(cell, control));
   const other = (verdict: Verdict, reason: string): CellJudgement => ({
     ...judgement,
     verdict,
@@ -147,6 +148,9 @@ export function differences(cell: CellRecord, control: CellRecord): string[] {
   if (cell.kernel !== control.kernel) found.push(`the kernel (${cell.kernel}, not ${control.kernel})`);
   else if (cell.kernelInfo?.key !== control.kernelInfo?.key) found.push('the build of the kernel');
   if (cell.image.key !== control.image.key) found.push('the guest image');
+  const [accel, others] = [accelsOf(cell), accelsOf(control)];
+  if (accel !== '' && others !== '' && accel !== others)
+    found.push(`the accelerator (${accel}, not ${others})`);
   const [own, other] = [settings(cell.scenarioDefinition), settings(control.scenarioDefinition)];
   const thresholds: string[] = [];
   for (const name of new Set([...own.keys(), ...other.keys()])) {
@@ -160,6 +164,20 @@ export function differences(cell: CellRecord, control: CellRecord): string[] {
     found.push('the scripts that run in the guest');
   // How much work counts as a trial: of two different experiments it is a part.
   return found.length > 0 ? found : thresholds;
+}
+
+/** What the boots of a cell that tell something ran on. */
+function accelsOf({ trials }: CellRecord): string {
+  const told = trials.filter(({ outcome }) => outcome !== 'infra-error');
+  return [...new Set(told.map(({ accel }) => accel))].sort().join(' and ');
+}
+
+/** Where the boots of a cell and of its control ran under more than one QEMU. */
+function mixedQemus(cell: CellRecord, control: CellRecord | undefined): string[] {
+  const trials = [...cell.trials, ...(control?.trials ?? [])];
+  const qemus = new Set(trials.flatMap(({ host }) => host?.qemu ?? []));
+  const whose = control ? "its boots and its control's" : 'its boots';
+  return qemus.size < 2 ? [] : [`${whose} ran under different QEMUs: ${[...qemus].sort().join('; ')}`];
 }
 
 /** A scenario as flat names and values: `filesystem.sectorSize` → `512`. */

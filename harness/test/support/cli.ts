@@ -36,9 +36,14 @@ export async function loopanic(
   return { code: result.exitCode ?? -1, stdout: result.stdout, stderr: result.stderr };
 }
 
-/** Starts the real CLI and returns the child, for tests that interrupt it. */
-export function startLoopanic(args: string[], env: Record<string, string> = {}) {
-  return execa(process.execPath, [program, ...args], { reject: false, stdin: 'ignore', env, cleanup: true });
+/** Starts the real CLI and returns the child, for tests that interrupt it. `command` starts another one, or elsewhere. */
+export function startLoopanic(
+  args: string[],
+  env: Record<string, string> = {},
+  command: readonly string[] = [process.execPath, program],
+) {
+  const [first = '', ...rest] = command;
+  return execa(first, [...rest, ...args], { reject: false, stdin: 'ignore', env, cleanup: true });
 }
 
 /** A golden log. */

@@ -261,6 +261,17 @@ const BEHAVIOURS: Record<string, () => void> = {
     mounted();
     beat();
   },
+  'slow-survive'() {
+    toWorkload();
+    beat();
+    later(6000, survive);
+  },
+  'kills-its-host'() {
+    toWorkload();
+    beat();
+    // setpriv has become this process: its parent is loopanic.
+    later(300, () => process.kill(process.ppid, 'SIGKILL'));
+  },
   dies() {
     boot();
     process.stderr.write('qemu-system-x86_64: fatal: host memory fault\n');
