@@ -71,6 +71,9 @@ export const testTools = [
 
 export type Program = (typeof tools)[number]['program'];
 
+/** What takes to run a guest whose parts are made. */
+export const GUEST_PROGRAMS = ['qemu-system-x86_64', 'setpriv', 'cpio'] as const satisfies readonly Program[];
+
 function tool<const P extends string>(
   program: P,
   debian: string,

@@ -5,7 +5,7 @@ import { firstLine, interruptible, UsageError } from '../base/errors.js';
 import { sweepScratch } from '../base/files.js';
 import type { Progress } from '../base/progress.js';
 import { soughtBy } from '../bug/sought.js';
-import { needProgram } from '../host/tools.js';
+import { GUEST_PROGRAMS, needProgram } from '../host/tools.js';
 import { RunFolder } from '../results/run-folder.js';
 import type { RunCell, RunDocument, RunTrial } from '../results/run-schema.js';
 import type { LoadedScenario } from '../scenario/scenario-schema.js';
@@ -38,7 +38,7 @@ export async function executeRun(
   await sweepScratch();
   const loaded = await checkNames(request);
   const jobs = connect ? 1 : jobsOf(request, loaded);
-  for (const program of ['qemu-system-x86_64', 'setpriv', 'cpio'] as const) await needProgram(program);
+  for (const program of GUEST_PROGRAMS) await needProgram(program);
   const folder =
     request.resume === undefined
       ? await RunFolder.create(request.results, dumpBytes(request, loaded, jobs))

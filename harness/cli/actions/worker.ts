@@ -1,6 +1,7 @@
 import { EXIT } from '../../base/errors.js';
 import { exists } from '../../base/files.js';
 import type { Progress } from '../../base/progress.js';
+import { GUEST_PROGRAMS, needProgram } from '../../host/tools.js';
 import { ensureKernel } from '../../kernel/fetch.js';
 import { presentIds, presentKernel } from '../../kernel/store.js';
 import { checkLabel } from '../../queue/protocol.js';
@@ -25,6 +26,7 @@ export async function worker(args: WorkerArgs, { signal }: Context): Promise<num
   const url = checkUrl(args.queue);
   const asked = parseJobs(args.jobs);
   const labels = (args.labels ?? '').split(',').filter(Boolean).map(checkLabel);
+  for (const program of GUEST_PROGRAMS) await needProgram(program);
   const progress = progressFor();
   const { accel } = await chooseAccel(args.accel, await probeKernel(args.accel, progress));
   const jobs = asked === 'auto' ? jobsThatFit(USUAL_NEED) : asked;

@@ -8,6 +8,7 @@ import { packageRoot } from '../../base/paths.js';
 import { runSchema } from '../../results/run-schema.js';
 import { judgeInRun } from '../../verdict/judge-run.js';
 import { FD } from '../../vm/qemu-args.js';
+import { TestRedis, TestWorker } from '../support/queue-bench.js';
 import { sampleRun } from '../support/sample-run.js';
 
 /**
@@ -215,6 +216,33 @@ const BENCHES: Record<string, () => Promise<Figure[]>> = {
       return (60 * run.cells.flatMap((cell) => cell.trials).length) / run.durationSeconds;
     };
     return [await inTurns('trials a minute with two jobs, beside one', all(2), all(1), ['at least', 1.8])];
+  },
+  queue: async () => {
+    const matrix = join(scratch, 'queue.matrix.yaml');
+    await writeFile(
+      matrix,
+      `kernels: [debian-6.1]\ninclude:\n${['xfs-loopback', 'nvme-tcp-loopback', 'lio-loopback'].map((name) => `  - {module: stock, scenario: ${name}}\n`).join('')}  - {module: compound-head, scenario: xfs-loopback}\n`,
+    );
+    const ends: (() => Promise<void>)[] = [];
+    const home = { t: { teardown: (end: () => Promise<void>) => void ends.unshift(end) }, dir: scratch };
+    const redis = await TestRedis.start(home);
+    for (const name of ['w1', 'w2']) await (await TestWorker.start(home, redis.url, name)).until(/waits at/);
+    const all =
+      (...how: string[]) =>
+      async (): Promise<number> => {
+        const run = await runOf('matrix', matrix, ...how, '--dump', 'none');
+        return (60 * run.cells.flatMap((cell) => cell.trials).length) / run.durationSeconds;
+      };
+    // Once for the parts that workers fetch.
+    await all('--queue', redis.url)();
+    const figure = await inTurns(
+      'trials a minute through a queue with two workers, beside two jobs',
+      all('--queue', redis.url),
+      all('--jobs', '2'),
+      ['at least', 0.9],
+    );
+    for (const end of ends) await end();
+    return [figure];
   },
   dump: async () => {
     const rounds: [number, number][] = [];

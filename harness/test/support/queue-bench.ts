@@ -5,7 +5,13 @@ import { execa } from 'execa';
 import { cacheDir } from '../../base/paths.js';
 import { type RunDocument, runSchema } from '../../results/run-schema.js';
 import { startLoopanic } from './cli.js';
-import type { FaultBench } from './fault-bench.js';
+
+/** Where something is set up, and who is told how to end it. */
+interface Bench {
+  t: { teardown: (end: () => Promise<void>) => void };
+  dir: string;
+  env?: Record<string, string>;
+}
 
 /** A port on 127.0.0.1 that was free just now. */
 export async function freePort(): Promise<number> {
@@ -34,11 +40,11 @@ export class TestRedis {
 
   /** `args` come after its own. */
   static async start(
-    bench: FaultBench,
+    { t, dir }: Bench,
     { host = '127.0.0.1', args = [] as string[] } = {},
   ): Promise<TestRedis> {
-    const redis = new TestRedis(await freePort(), host, ['--dir', bench.dir, ...args]);
-    bench.t.teardown(() => redis.stop('SIGKILL'));
+    const redis = new TestRedis(await freePort(), host, ['--dir', dir, ...args]);
+    t.teardown(() => redis.stop('SIGKILL'));
     await redis.up();
     return redis;
   }
@@ -66,6 +72,13 @@ export class TestRedis {
   }
 }
 
+interface WorkerWishes {
+  command?: string[];
+  /** Its cache is empty. */
+  isBare?: boolean;
+  env?: Record<string, string>;
+}
+
 /** A worker with a cache of its own, whose kernels, images and disks are this host's. */
 export class TestWorker {
   readonly child: ReturnType<typeof startLoopanic>;
@@ -79,21 +92,21 @@ export class TestWorker {
   }
 
   static async start(
-    bench: FaultBench,
+    bench: Bench,
     url: string,
     name: string,
-    { command }: { command?: string[] } = {},
+    { command, isBare = false, env = {} as Record<string, string> }: WorkerWishes = {},
   ): Promise<TestWorker> {
     const cache = join(bench.dir, name);
     const own = join(cache, 'loopanic');
     await mkdir(own, { recursive: true });
     const there = await readdir(own);
-    for (const part of ['kernels', 'images', 'luns', 'modules', 'probes', 'apt'])
+    for (const part of isBare ? [] : ['kernels', 'images', 'luns', 'modules', 'probes', 'apt'])
       if (!there.includes(part)) await symlink(cacheDir(part), join(own, part));
     const words = ['worker', '--queue', url, '--jobs', '1', '--accel', 'tcg'];
-    const env = { ...bench.env, XDG_CACHE_HOME: cache };
-    const worker = new TestWorker(startLoopanic(words, env, command));
-    bench.t.teardown(() => worker.stop('SIGKILL'));
+    const all = { ...bench.env, XDG_CACHE_HOME: cache, ...env };
+    const worker = new TestWorker(startLoopanic(words, all, command));
+    bench.t.teardown(() => worker.stop('SIGKILL').then(() => undefined));
     return worker;
   }
 
