@@ -15,7 +15,7 @@ import { changedFiles, checkChangesSomething, checkIsCompiled } from './compiled
 import { debianPackages } from './debian.js';
 import { ensureKernel } from './fetch.js';
 import type { Kernel } from './kernel.js';
-import { presentKernel } from './store.js';
+import { presentIds, presentKernel } from './store.js';
 
 /** A kernel of a distribution with a patch to its core, which no module can stand in for. */
 export interface KernelBuild {
@@ -62,6 +62,7 @@ export async function buildKernel(
   if (present?.built?.key === made.built.key) return present;
   await checkTools();
   const { suite, sourcePackage, version } = base;
+  const started = performance.now();
   return progress.step(`kernel ${build.id} from ${base.id} ${version}`, async (update) => {
     await using scratch = await scratchDir('kernel-build');
     const [deb = ''] = await debianPackages(
@@ -107,6 +108,7 @@ export async function buildKernel(
     await configure(tree, base, build.id);
     if (patches.length > 0) await checkIsCompiled(tree, before);
     await make(tree, update, signal);
+    made.built.seconds = Math.round((performance.now() - started) / 1000);
     return addKernel(
       {
         ...{ files: [tree], devel: [], id: build.id, verify: true, force: false },
@@ -134,9 +136,14 @@ async function whatItIsMadeOf(
   patches: readonly string[],
 ): Promise<Omit<NonNullable<AddRequest['made']>, 'keepTree'>> {
   const texts = await Promise.all(patches.map((file) => readFile(file)));
-  const key = contentKey(BUILD_VERSION, base.id, base.key, await readFile(REDUCED), ...texts);
+  const common = [BUILD_VERSION, base.id, base.key, await readFile(REDUCED)] as const;
   return {
-    built: { key, from: base.id },
+    built: {
+      key: contentKey(...common, ...texts),
+      from: base.id,
+      base: contentKey(...common),
+      seconds: 0,
+    },
     version: base.version,
     packages: [
       { name: base.sourcePackage ?? base.id, version: base.version },
@@ -233,6 +240,17 @@ async function keepTree(tree: string, target: string): Promise<void> {
   await mkdir(target, { recursive: true });
   const script = `cd "$1" && { find . -path ./Documentation -prune -o \\( -name 'Makefile*' -o -name 'Kconfig*' -o -name 'Kbuild*' \\) -print; find include scripts arch/x86/include tools/objtool tools/include tools/bpf/resolve_btfids arch/x86/module.lds arch/x86/kernel/asm-offsets.s 2>/dev/null \\( -type f -o -type l \\) ! -name '*.o' ! -name '*.cmd'; ls .config Module.symvers System.map; } | sort -u | cpio -pdm --quiet "$2"`;
   await command('sh', ['-c', script, 'sh', tree, target]);
+}
+
+/** Seconds that the last build of a kernel from this one took on this host; null if none was made. */
+export async function lastBuildSeconds(from: string): Promise<number | null> {
+  let last: { at: string; seconds: number } | null = null;
+  for (const id of await presentIds()) {
+    const { built, fetchedAt = '' } = (await presentKernel(id)) ?? {};
+    if (built?.from === from && built.seconds > 0 && fetchedAt > (last?.at ?? ''))
+      last = { at: fetchedAt, seconds: built.seconds };
+  }
+  return last?.seconds ?? null;
 }
 
 /** A name for a kernel that was not given one: what it is from, and its patches. */

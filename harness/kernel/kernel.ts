@@ -25,7 +25,12 @@ export const kernelRecordSchema = z.object({
   sourcePackage: z.string().optional(),
   packages: z.array(kernelPackageSchema),
   built: z
-    .object({ key: z.string(), from: z.string() })
+    .object({
+      key: z.string(),
+      from: z.string(),
+      base: z.string().default('').describe('names its source and configuration, without the patches'),
+      seconds: z.number().default(0).describe('that its build took'),
+    })
     .optional()
     .describe('of a kernel that loopanic built: what it was made of, and the kernel it is from'),
   compiler: z.string().nullable().default(null).describe('what built its modules, such as "gcc 4.8.5"'),

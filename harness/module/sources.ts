@@ -203,7 +203,7 @@ export async function checkPatch(file: string, gate: GateModule): Promise<void> 
     const names = [...new Set(foreign.map(({ path }) => path))];
     throw new UsageError(
       'foreign-patch',
-      `${file}: changes ${names.join(', ')}, which is not part of ${gate.name}${whosePart(names[0] ?? '')} (${sourcePatterns(gate).join(', ')}): leave that out, or build a kernel with it (kernel build --patch)`,
+      `${file}: changes ${names.join(', ')}, which is not part of ${gate.name}${whosePart(names[0] ?? '')} (${sourcePatterns(gate).join(', ')}): leave that out, or have a kernel built with it (validate --build-kernel)`,
     );
   }
   for (const { path, whole } of changes)
@@ -212,6 +212,17 @@ export async function checkPatch(file: string, gate: GateModule): Promise<void> 
         'foreign-patch',
         `${file}: ${path} is ${whole} by it: without it there is no module`,
       );
+}
+
+/** What a patch changes, by whose it is: the module's own files, and those of nobody in the family or of another module. */
+export async function reachOf(
+  file: string,
+  gate: GateModule,
+): Promise<{ patches: Patch[]; own: string[]; foreign: string[] }> {
+  const patches = await readPatches(file);
+  const paths = [...new Set(patches.flatMap(({ changes }) => changes.map(({ path }) => path)))];
+  const isOwn = (path: string): boolean => placeOf(path, gate) !== null;
+  return { patches, own: paths.filter(isOwn), foreign: paths.filter((path) => !isOwn(path)) };
 }
 
 /** Why a file holds no change. */
@@ -234,6 +245,11 @@ function placeOf(path: string, gate: GateModule): string | null {
   }
   // A patch that was made in the module's own folder.
   return parts.length === 1 && isPart(`${gate.dir}/${path}`, gate) ? `${gate.dir}/${path}` : null;
+}
+
+/** True of a file of any module that holds a bug's gate. */
+export function isOfFamily(path: string): boolean {
+  return allBugs().some(({ module }) => isPart(path, module));
 }
 
 /** Whose it is instead, for a message; empty if it is nobody's. */

@@ -6,7 +6,7 @@ import { sha256OfFile } from '../base/files.js';
 import type { CoordinatorClient } from './client.js';
 import { CHUNK_BYTES, DUMPS, LOGS, type Part } from './protocol.js';
 
-const LOOK_MS = 500;
+const LOOK_MS = 1000;
 
 /** Brings a trial's files from its folder to the coordinator: logs as they grow, dumps at the end. */
 export class Courier {
@@ -78,26 +78,31 @@ export class Courier {
   }
 
   async #send(name: string): Promise<void> {
-    const file = await open(join(this.#dir, name), 'r').catch(() => null);
-    if (!file) return;
-    try {
-      for (;;) {
-        const from = this.#sent.get(name) ?? 0;
-        const buffer = Buffer.alloc(CHUNK_BYTES);
-        const { bytesRead } = await file.read(buffer, 0, CHUNK_BYTES, from);
-        if (bytesRead === 0) return;
-        const { status, document } = await this.#coordinator.append(
-          name,
-          from,
-          buffer.subarray(0, bytesRead),
-        );
-        // 409: an answer was lost on its way, or it has none of it: from where it is, then.
-        if (status !== 200 && status !== 409) throw refused(status, document);
-        this.#sent.set(name, Number(document.bytes));
-      }
-    } finally {
-      await file.close();
+    const path = join(this.#dir, name);
+    const sizeNow = async (): Promise<number> => {
+      const info = await stat(path).catch(() => null);
+      return info?.size ?? 0;
+    };
+    for (;;) {
+      const from = this.#sent.get(name) ?? 0;
+      const bytes = Math.min(CHUNK_BYTES, (await sizeNow()) - from);
+      if (bytes <= 0) return;
+      const content = await readPart(path, from, bytes);
+      const { status, document } = await this.#coordinator.append(name, from, content);
+      // 409: an answer was lost on its way, or it has none of it: from where it is, then.
+      if (status !== 200 && status !== 409) throw refused(status, document);
+      this.#sent.set(name, Number(document.bytes));
     }
+  }
+}
+
+async function readPart(path: string, from: number, bytes: number): Promise<Buffer> {
+  const file = await open(path, 'r');
+  try {
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(bytes), 0, bytes, from);
+    return buffer.subarray(0, bytesRead);
+  } finally {
+    await file.close();
   }
 }
 

@@ -18,11 +18,11 @@ import {
 } from './cell-state.js';
 
 /** Text that stays text in a table: no columns, no markup. */
-const cellText = (text: string): string =>
+export const cellText = (text: string): string =>
   harmless(text.replace(/\s*[\r\n]+\s*/g, ' ')).replace(/[\\|<>*_`[\]]/g, (sign) => `\\${sign}`);
 
 /** A command as code, in one line; what it holds of backticks does not end it. */
-function codeSpan(text: string): string {
+export function codeSpan(text: string): string {
   const longest = Math.max(1, ...[...text.matchAll(/`+/g)].map(([run]) => run.length));
   const fence = '`'.repeat(longest + 1);
   return `${fence} ${harmless(text.replace(/\s*[\r\n]+\s*/g, ' '))} ${fence}`;

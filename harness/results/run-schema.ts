@@ -82,6 +82,13 @@ const cellSchema = z.object({
       version: z.string(),
       origin: z.string(),
       packages: z.array(kernelPackageSchema),
+      builtOf: z
+        .string()
+        .nullable()
+        .default(null)
+        .describe(
+          'of a kernel that loopanic built: names its source and configuration, without the patches; two of the same differ in these alone',
+        ),
       freelistRandom: z
         .boolean()
         .default(true)

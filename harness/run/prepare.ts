@@ -307,6 +307,7 @@ async function newCell(
       version: kernel.version,
       origin: kernel.origin,
       packages: kernel.packages,
+      builtOf: kernel.built?.base || null,
       freelistRandom: kernel.profile.freelistRandom,
     },
     moduleInfo: slot.cell ? moduleRecord(slot.cell.module) : null,

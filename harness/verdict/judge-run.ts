@@ -23,7 +23,7 @@ export interface CellRecord {
   /** Why it cannot be made; null if it can. */
   unmade: string | null;
   wantedTrials: number;
-  kernelInfo: { key: string; freelistRandom: boolean } | null;
+  kernelInfo: { key: string; freelistRandom: boolean; builtOf: string | null } | null;
   image: { key: string };
   moduleInfo: { sameCodeAs: string | null } | null;
   scripts: string;
@@ -145,8 +145,12 @@ function statisticsOf({ confidence, request }: RunRecord, control: CellRecord): 
 /** Settings, beside the module under test, in which a cell is another experiment than its control: `kernel.slubMaxOrder (0, not unset)`. */
 export function differences(cell: CellRecord, control: CellRecord): string[] {
   const found: string[] = [];
-  if (cell.kernel !== control.kernel) found.push(`the kernel (${cell.kernel}, not ${control.kernel})`);
-  else if (cell.kernelInfo?.key !== control.kernelInfo?.key) found.push('the build of the kernel');
+  const patched = cell.kernelInfo?.builtOf != null && cell.kernelInfo.builtOf === control.kernelInfo?.builtOf;
+  // Two builds of the same but for patches: these are what is tried.
+  if (!patched && cell.kernel !== control.kernel)
+    found.push(`the kernel (${cell.kernel}, not ${control.kernel})`);
+  else if (!patched && cell.kernelInfo?.key !== control.kernelInfo?.key)
+    found.push('the build of the kernel');
   if (cell.image.key !== control.image.key) found.push('the guest image');
   const [accel, others] = [accelsOf(cell), accelsOf(control)];
   if (accel !== '' && others !== '' && accel !== others)

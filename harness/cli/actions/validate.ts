@@ -1,21 +1,23 @@
 import { firstLine, interruptible, LoopanicError, UsageError } from '../../base/errors.js';
 import type { Progress } from '../../base/progress.js';
+import { readYaml } from '../../base/yaml-file.js';
 import type { Bug } from '../../bug/bug.js';
 import { bugOf } from '../../bug/family.js';
 import { checkKernelId } from '../../kernel/catalogue.js';
 import { ensureKernel } from '../../kernel/fetch.js';
 import { presentKernel } from '../../kernel/store.js';
 import type { BuildOptions } from '../../module/build-options.js';
-import { codeText } from '../../module/identity.js';
+import { kindOf } from '../../module/given.js';
 import { checkModuleId, ensureModule } from '../../module/module.js';
-import { moduleText } from '../../report/cell-state.js';
-import type { RunDocument } from '../../results/run-schema.js';
+import { ensurePatchedKernel, type PatchedKernel, refuseWithoutKernel } from '../../module/patched-kernel.js';
+import { isOfFamily, reachOf } from '../../module/sources.js';
+import { answerLines, answerMarkdown, summary } from '../../report/validation.js';
 import { executeRun } from '../../run/execute.js';
 import type { RunRequest } from '../../run/prepare.js';
+import { type MatrixCell, matrixFile } from '../../scenario/load-matrix.js';
 import { loadScenario } from '../../scenario/load-scenario.js';
+import { matrixSchema } from '../../scenario/matrix-schema.js';
 import { DEFAULT_CONFIDENCE } from '../../verdict/boots.js';
-import { percent } from '../../verdict/cell-verdict.js';
-import { isDecided } from '../../verdict/verdict.js';
 import { type Context, printResult, progressFor } from '../context.js';
 import { cellLines, exitCodeOf } from '../run-output.js';
 
@@ -30,36 +32,30 @@ export interface ValidateArgs
   /** Undefined: a reading of the gate is proof. */
   confidence?: number | undefined;
   seed?: number | undefined;
+  buildKernel: boolean;
+  allBugs: boolean;
+  format: 'text' | 'md';
   json: boolean;
 }
 
 /** `loopanic validate`: the positive control, then the module under test until there is proof: one verdict with numbers. */
 export async function validate(args: ValidateArgs, { signal }: Context): Promise<number> {
+  if (args.json && args.format === 'md')
+    throw new UsageError('bad-usage', '--json and --format md both want stdout: give one of them');
   const progress = progressFor();
   await checkKernelId(args.kernel);
-  const bug = bugOf((await loadScenario(args.scenario)).scenario.bug);
-  await checkModuleId(args.module, await presentKernel(args.kernel), bug.module);
-  const control = args.control ?? (await interruptible(chooseControl(args, bug, progress, signal), signal));
-  const { kernel, module, scenario, image, trials, retries, dump, keepDumps, results, accel } = args;
-  const { confidence = DEFAULT_CONFIDENCE } = args;
-  if (control === module)
-    throw new UsageError(
-      'bad-usage',
-      `--module ${module}: is the positive control itself: give another one with --control`,
-    );
+  const scenarios = await scenariosOf(args);
+  const cells: MatrixCell[] = [];
+  const patched = await patchedKernel(args, scenarios[0]?.bug as Bug, progress, signal);
+  for (const { name, bug } of scenarios) {
+    if (patched) cells.push(...patchedCells(patched, name, bug, cells.length));
+    else cells.push(...(await moduleCells(args, name, bug, cells.length, progress, signal)));
+  }
+  const { image, trials, retries, dump, keepDumps, results, accel, confidence = DEFAULT_CONFIDENCE } = args;
   const result = await executeRun(
     {
       command: 'validate',
-      cells: [
-        { kernel, module: control, scenario, isControl: true },
-        {
-          kernel,
-          module,
-          scenario,
-          control: 0,
-          expected: { verdict: 'clean', why: 'it is to be validated as a fix' },
-        },
-      ],
+      cells,
       ...{ image, trials, retries, confidence, dump, keepDumps, results, accel, build: args },
       byReading: args.confidence === undefined,
       ...(args.seed === undefined ? {} : { seed: args.seed }),
@@ -67,12 +63,110 @@ export async function validate(args: ValidateArgs, { signal }: Context): Promise
     signal,
     progress,
   );
-  printResult(args.json, result.document, () => [
-    ...result.document.cells.flatMap((cell) => cellLines(cell, result.document, cell.isControl)),
-    summary(result.document),
-    `results: ${result.folder}`,
-  ]);
-  return exitCodeOf(result.document);
+  const { document, folder } = result;
+  printResult(args.json, document, () =>
+    args.format === 'md'
+      ? [answerMarkdown(document, args.module)]
+      : [
+          ...document.cells.flatMap((cell) => cellLines(cell, document, cell.isControl)),
+          ...answerLines(document, args.module),
+          summary(document),
+          `results: ${folder}`,
+        ],
+  );
+  return exitCodeOf(document);
+}
+
+interface ScenarioOfBug {
+  name: string;
+  bug: Bug;
+}
+
+/** The scenario that was asked for; with --all-bugs every one that shows a bug of the same module, by the family's matrices. */
+async function scenariosOf({ scenario, allBugs }: ValidateArgs): Promise<ScenarioOfBug[]> {
+  const asked: ScenarioOfBug = { name: scenario, bug: bugOf((await loadScenario(scenario)).scenario.bug) };
+  if (!allBugs) return [asked];
+  const found = [asked];
+  for (const matrix of ['family', 'live'])
+    for (const { scenario: name, expect } of (await readYaml(await matrixFile(matrix), matrixSchema))
+      .include) {
+      if (expect !== 'panics' || found.some((other) => other.name === name)) continue;
+      const bug = bugOf((await loadScenario(name)).scenario.bug);
+      if (bug.module.name === asked.bug.module.name) found.push({ name, bug });
+    }
+  return found;
+}
+
+/** A control, and the module beside it. */
+async function moduleCells(
+  args: ValidateArgs,
+  scenario: string,
+  bug: Bug,
+  at: number,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<MatrixCell[]> {
+  const { kernel, module } = args;
+  await checkModuleId(module, await presentKernel(kernel), bug.module);
+  const control = args.control ?? (await interruptible(chooseControl(args, bug, progress, signal), signal));
+  if (control === module)
+    throw new UsageError(
+      'bad-usage',
+      `--module ${module}: is the positive control itself: give another one with --control`,
+    );
+  return [
+    { kernel, module: control, scenario, isControl: true },
+    { kernel, module, scenario, control: at, expected: FIX },
+  ];
+}
+
+const FIX = { verdict: 'clean', why: 'it is to be validated as a fix' } as const;
+
+/** Builds the kernel that patches of built-in code take; null if the module alone can have them. Throws UsageError. */
+async function patchedKernel(
+  args: ValidateArgs,
+  bug: Bug,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<PatchedKernel | null> {
+  if ((await kindOf(args.module)) !== 'patch') {
+    if (args.buildKernel)
+      throw new UsageError(
+        'bad-usage',
+        `--build-kernel: ${args.module} is no patch that a kernel could be built with`,
+      );
+    return null;
+  }
+  const { foreign } = await reachOf(args.module, bug.module);
+  if (foreign.length === 0 && !args.buildKernel) return null;
+  // What is another module's of the family is said so.
+  if (!args.buildKernel) {
+    if (foreign.every((path) => isOfFamily(path))) return null;
+    return refuseWithoutKernel(args.module, args.kernel, foreign);
+  }
+  if (args.control !== undefined)
+    throw new UsageError(
+      'bad-usage',
+      '--control with --build-kernel: the control is the same kernel without the patches',
+    );
+  return ensurePatchedKernel(args.module, { from: args.kernel, gate: bug.module }, progress, signal);
+}
+
+/**
+ * The control is the kernel that was built without the patches, with the bug's own control. Patches of built-in code alone are to help a module
+ * that lets slab pages through, and must leave the kernel's own as good as it is.
+ */
+function patchedCells(
+  { kernel, without, changesModule }: PatchedKernel,
+  scenario: string,
+  { control }: Bug,
+  at: number,
+): MatrixCell[] {
+  const tested = changesModule ? ['stock'] : [...new Set([control, 'stock'])];
+  return [
+    { kernel: without, module: control, scenario, isControl: true },
+    ...tested.map((module) => ({ kernel, module, scenario, control: at, expected: FIX })),
+  ];
 }
 
 /** The bug's own control; where that cannot be built, the kernel's own module, which is a control only if it panics. */
@@ -91,23 +185,4 @@ async function chooseControl(
     progress.line(`positive control: the kernel's stock module, for ${firstLine(error)}`);
     return 'stock';
   }
-}
-
-/** The last line of a validation: is it a fix, the verdict with its numbers, and what was tested. */
-export function summary({ cells, confidence, request }: RunDocument): string {
-  const [control, tested] = cells;
-  const rate = control?.statistics?.rate;
-  const [k, n] = [control?.statistics?.panicked ?? 0, control?.statistics?.counted ?? 0];
-  const interval =
-    rate && tested?.provenBy !== 'reading'
-      ? ` (95 % interval ${percent(rate.low)} to ${percent(rate.high)})`
-      : '';
-  const code = tested?.moduleInfo ? codeText(tested.moduleInfo) : null;
-  const toldAlready = code !== null && tested?.reason.includes(code) ? `; ${code}` : '';
-  const answer = isDecided(tested?.verdict ?? null)
-    ? tested?.verdict === 'clean'
-      ? 'yes'
-      : 'no'
-    : 'no answer';
-  return `${answer}: ${tested?.module} on ${tested?.kernel}: ${tested?.verdict ?? 'no verdict'}: ${tested?.reason}; positive control ${control?.module}: ${k} of ${n} boots panicked${interval}${confidence === null || request.byReading ? '' : `; confidence asked for: ${percent(confidence)}`}${tested?.moduleInfo ? `; tested: ${moduleText(tested).replace(toldAlready, '')}` : ''}`;
 }

@@ -21,6 +21,22 @@ export function validateCommand(y: Cli): Cli {
           type: 'string',
           describe: 'module that must panic; default: unpatched, or stock where that cannot be built',
         })
+        .option('build-kernel', {
+          type: 'boolean',
+          default: false,
+          describe:
+            'build a kernel with the patches, whatever they change, and the same without, and validate on these (a quarter of an hour each, once)',
+        })
+        .option('all-bugs', {
+          type: 'boolean',
+          default: false,
+          describe: "every scenario of the family that shows a bug of this module, not only --scenario's",
+        })
+        .option('format', {
+          choices: ['text', 'md'] as const,
+          default: 'text' as const,
+          describe: 'md: the answer for a mail or a merge request',
+        })
         .option('scenario', { type: 'string', default: 'xfs-loopback', describe: 'name or YAML file' })
         .option('confidence', {
           type: 'number',

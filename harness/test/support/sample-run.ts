@@ -71,6 +71,7 @@ function cell(
       version: '6.1',
       origin: 'debian',
       packages: [],
+      builtOf: null,
       freelistRandom: true,
     },
     moduleInfo: {

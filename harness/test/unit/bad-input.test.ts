@@ -19,6 +19,23 @@ const refused = async (t: import('ava').ExecutionContext, args: string[], line: 
   t.deepEqual(await readdir(results), [], 'nothing is half-written');
 };
 
+test('validate: what takes another kernel is said so, with what it takes; and --build-kernel is for patches', async (t) => {
+  const core = await tempFile(
+    t,
+    'core.patch',
+    '--- a/include/linux/skbuff.h\n+++ b/include/linux/skbuff.h\n@@ -1 +1 @@\n-x\n+y\n',
+  );
+  const validate = ['validate', '--module', core];
+  await refused(
+    t,
+    validate,
+    /core\.patch: changes include\/linux\/skbuff\.h, which no exchanged module brings along: this takes another kernel; --build-kernel builds it \((?:a quarter of an hour|the last one from debian-6\.1 took \d+ min)/,
+  );
+  await refused(t, [...validate, '--build-kernel', '--control', 'stock'], /--control with --build-kernel/);
+  await refused(t, ['validate', '--module', 'stock', '--build-kernel'], /stock is no patch/);
+  await refused(t, ['validate', '--module', 'stock', '--json', '--format', 'md'], /both want stdout/);
+});
+
 test('unknown names come with the nearest ones', async (t) => {
   await refused(
     t,

@@ -1,9 +1,9 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
-import { summary } from '../../cli/actions/validate.js';
 import { outcomeSchema } from '../../outcome/outcome-schema.js';
 import { makeReport } from '../../report/report.js';
+import { answerLines, answerMarkdown, answerOf, summary } from '../../report/validation.js';
 import { contradictionIn } from '../../results/check-run.js';
 import { type RunDocument, runSchema } from '../../results/run-schema.js';
 import { concludeTrial, type ReadingPlan } from '../../trial/conclude.js';
@@ -62,6 +62,7 @@ function runOfNoChange(trials: 'its own' | 'none'): RunDocument {
   const run = sampleRun();
   const [control, tested] = run.cells;
   if (!control || !tested) throw new Error('no cells');
+  control.isControl = true;
   tested.moduleInfo = moduleInfo;
   if (trials === 'none') tested.trials = [];
   Object.assign(tested, judgeInRun(run, tested));
@@ -87,6 +88,45 @@ test('every report says what was tested, and that nothing was changed', async (t
   }
   const markdown = await makeReport(sampleRun(), 'md', '/', '/');
   t.regex(markdown, /its code is another than that of stock, unpatched/);
+});
+
+test('the answer of a validation: what, where, by which evidence, and what it does not cover', (t) => {
+  const run = runOfNoChange('its own');
+  const lines = answerLines(run, './my fix.patch');
+  t.is(lines[0], 'yes: ./my fix.patch on debian-6.1');
+  const text = lines.join('\n');
+  for (const pattern of [
+    /^ {2}what {9}one\.patch: \[PATCH\] one/m,
+    /^ {2}kernel {7}debian-6\.1 6\.1\.0-1-amd64/m,
+    /^ {2}verdict {6}clean, by odds: 3 of 4 trials|^ {2}verdict {6}clean, by odds: 3 of 3 trials/m,
+    /^ {2}control {6}debian-6\.1 unpatched xfs-loopback: panics: 5 of 5/m,
+    /^ {2}code {9}its code is the same as stock's/m,
+    /^ {2}repeat {7}/m,
+    /^ {2}not covered {2}other kernels: npx loopanic validate --module '\.\/my fix\.patch' --kernel ID/m,
+    /nvme-tcp-slab, nvme-tcp-pages, rbd-slab \(of other modules\): npx loopanic matrix family/,
+  ])
+    t.regex(text, pattern);
+  const md = answerMarkdown(run, './my|fix.patch');
+  t.regex(md, /^\*\*yes: \.\/my\\\|fix\.patch on debian-6\.1\*\*/);
+  t.regex(md, /^\| control \| debian-6\.1 unpatched/m);
+  for (const line of md.split('\n').filter((row) => row.startsWith('| ')))
+    t.is(line.replace(/\\\|/g, '').split('|').length, 4, line);
+});
+
+test('yes only if every cell is clean, no as soon as one is not, and no answer where one is undecided', (t) => {
+  const run = runOfNoChange('its own');
+  t.is(answerOf(run), 'yes');
+  const [, tested] = run.cells as [unknown, RunDocument['cells'][0]];
+  const other = (verdict: RunDocument['cells'][0]['verdict']): RunDocument => ({
+    ...run,
+    cells: [...run.cells, { ...tested, scenario: 'lio-loopback', verdict }],
+  });
+  t.is(answerOf(other('clean')), 'yes');
+  t.is(answerOf(other('exposed')), 'no');
+  t.is(answerOf(other('inconclusive')), 'no answer');
+  t.is(answerOf(other('void')), 'no answer');
+  t.is(answerOf(other(null)), 'no answer');
+  t.regex(summary(other('panics')), /^no: compound-head on debian-6\.1 \(lio-loopback\): panics/);
 });
 
 test("validate's last line says that nothing was changed once, and also where the module was never booted", (t) => {

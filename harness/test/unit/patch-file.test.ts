@@ -115,7 +115,7 @@ for (const [what, content, pattern] of [
   [
     'other files, all of them named',
     `${DIFF}--- a/net/core/skbuff.c\n+++ b/net/core/skbuff.c\n@@ -1 +1 @@\n-x\n+y\n--- a/include/linux/net.h\n+++ b/include/linux/net.h\n@@ -1 +1 @@\n-x\n+y\n`,
-    /changes net\/core\/skbuff\.c, include\/linux\/net\.h, which is not part of libiscsi_tcp.*kernel build --patch/,
+    /changes net\/core\/skbuff\.c, include\/linux\/net\.h, which is not part of libiscsi_tcp.*validate --build-kernel/,
   ],
   [
     'a file of another bug of the family',
