@@ -49,6 +49,14 @@ export const kernel = {
   default: DEFAULT_KERNEL,
   describe: 'kernel id (loopanic kernel ls)',
 } as const;
+export const gitTree = {
+  type: 'string',
+  describe: "instead of a module: a git tree of the kernel's source, of which the module's files are taken",
+} as const;
+export const gitRev = {
+  type: 'string',
+  describe: 'with --git: a commit, or a range A..B: the module as A has it, and as each commit changes it',
+} as const;
 export const bug = {
   type: 'string',
   default: DEFAULT_BUG,

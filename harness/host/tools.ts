@@ -38,6 +38,7 @@ export const tools = [
   tool('bsdtar', 'libarchive-tools', 'bsdtar', 'unpacks packages, and nothing outside their folder'),
   tool('gpg', 'gpg', 'gnupg2', 'checks signing keys', 'optional'),
   tool('curl', 'curl', 'curl', 'downloads kernel RPMs', 'optional'),
+  tool('git', 'git', 'git', 'takes modules from git trees', 'optional'),
   tool('genext2fs', 'genext2fs', 'genext2fs', 'makes disk images', 'optional'),
   tool('flex', 'flex', 'flex', 'builds kernels', 'optional'),
   tool('bison', 'bison', 'bison', 'builds kernels', 'optional'),

@@ -23,6 +23,9 @@ export type Change =
   /** The user's own source: a folder with the module's files, or a kernel tree. */
   | { kind: 'source'; dir: string };
 
+/** In a folder that loopanic made: where its files are from, in one line. */
+export const ORIGIN_FILE = '.loopanic-origin';
+
 const MAKEFILES = ['Kbuild', 'Makefile'] as const;
 /** No file of them is larger, and no patch of them. */
 const MOST_SOURCE_MIB = 16;
@@ -46,7 +49,11 @@ export async function changeContent(change: Change, gate: GateModule): Promise<(
 /** What a change is called in results: the files that it is made of, in order, with the subject of a patch that has one. */
 export async function changeNames(change: Change, gate: GateModule): Promise<string[]> {
   if (change.kind === 'unchanged') return [];
-  if (change.kind === 'source') return (await ownFiles(change.dir, gate)).map(({ name }) => name);
+  if (change.kind === 'source') {
+    const origin = await readFile(join(change.dir, ORIGIN_FILE), 'utf8').catch(() => null);
+    if (origin !== null) return [origin.trim()];
+    return (await ownFiles(change.dir, gate)).map(({ name }) => name);
+  }
   const patches = (await Promise.all(change.files.map(readPatches))).flat();
   return patches.map(({ name, subject }) => (subject === null ? name : `${name}: ${subject.slice(0, 200)}`));
 }
@@ -241,27 +248,28 @@ function placeOf(path: string, gate: GateModule): string | null {
   const parts = path.split('/');
   for (let at = 0; at < parts.length; at++) {
     const suffix = parts.slice(at).join('/');
-    if (isPart(suffix, gate)) return suffix;
+    if (sourceIsPart(suffix, gate)) return suffix;
   }
   // A patch that was made in the module's own folder.
-  return parts.length === 1 && isPart(`${gate.dir}/${path}`, gate) ? `${gate.dir}/${path}` : null;
+  return parts.length === 1 && sourceIsPart(`${gate.dir}/${path}`, gate) ? `${gate.dir}/${path}` : null;
 }
 
 /** True of a file of any module that holds a bug's gate. */
 export function isOfFamily(path: string): boolean {
-  return allBugs().some(({ module }) => isPart(path, module));
+  return allBugs().some(({ module }) => sourceIsPart(path, module));
 }
 
 /** Whose it is instead, for a message; empty if it is nobody's. */
 function whosePart(path: string): string {
-  const others = allBugs().filter(({ module }) => isPart(path, module));
+  const others = allBugs().filter(({ module }) => sourceIsPart(path, module));
   const [first] = others;
   if (!first) return '';
   const ids = others.map(({ id }) => id).join(' or ');
   return ` but of ${first.module.name}: give a scenario of ${ids}, such as --scenario ${first.shownBy}`;
 }
 
-function isPart(path: string, gate: GateModule): boolean {
+/** True of a file of the kernel's source that the module is built from. */
+export function sourceIsPart(path: string, gate: GateModule): boolean {
   return sourcePatterns(gate).some((pattern) =>
     new RegExp(`^${pattern.replaceAll('.', '\\.').replace('*', '[^/]*')}$`).test(path),
   );

@@ -56,71 +56,89 @@ export interface Answer {
   uncovered: [what: string, command: string][];
 }
 
-/** `asked` is the module as it was given. */
-export function answer(run: RunDocument, asked: string): Answer {
+/** What was given to a validation: a module, or a git tree with commits of it. */
+export interface Asked {
+  module?: string | undefined;
+  git?: string | undefined;
+  rev?: string | undefined;
+}
+
+const optionsOf = ({ module, git, rev }: Asked): string[] => [
+  ...(module === undefined ? [] : ['--module', module]),
+  ...(git === undefined ? [] : ['--git', git]),
+  ...(rev === undefined ? [] : ['--rev', rev]),
+];
+
+/** What `asked` turned out to be. */
+export function answer(run: RunDocument, asked: Asked): Answer {
   const cells = testedCells(run);
   const [first] = cells;
-  const info = first?.moduleInfo;
-  const code = info ? codeText(info) : null;
-  const patches = cells.flatMap(({ kernelInfo }) =>
-    kernelInfo?.builtOf ? kernelInfo.packages.slice(1) : [],
-  );
-  const sources =
-    info && info.source.length > 0 ? info.source : [...new Set(patches.map(({ name }) => name))];
-  const kernels = [
-    ...new Set(
-      cells.map(
-        ({ kernel, kernelInfo }) =>
-          `${kernel} ${kernelInfo?.release ?? ''} (${kernelInfo?.version ?? 'unknown'})`,
-      ),
-    ),
-  ];
-  // It has a row of its own.
-  const once = (text: string): string => (code === null ? text : text.replace(`; ${code}`, ''));
-  const rows: Answer['rows'] = [
-    ['what', sources.length > 0 ? sources.join(', ') : asked],
-    ['kernel', kernels.join(', ')],
-  ];
-  for (const cell of cells) {
-    const control = controlOf(run, cell);
-    const name = cells.length > 1 ? `${cell.kernel} ${cell.module} ${cell.scenario}: ` : '';
+  const name = asked.module ?? `${asked.git}${asked.rev === undefined ? '' : ` ${asked.rev}`}`;
+  const kernelText = ({ kernel, kernelInfo }: RunCell): string =>
+    `${kernel} ${kernelInfo?.release ?? ''} (${kernelInfo?.version ?? 'unknown'})`;
+  const rows: Answer['rows'] = [['kernel', [...new Set(cells.map(kernelText))].join(', ')]];
+  const modules = [...new Set(cells.map(moduleName))];
+  for (const module of modules) rows.push(...moduleRows(cells.filter((cell) => moduleName(cell) === module)));
+  const isBad = ({ verdict }: RunCell): boolean => verdict === 'panics' || verdict === 'exposed';
+  const bad = cells.find(isBad);
+  if (asked.git !== undefined && bad && first && !isBad(first)) rows.push(['first bad', whatText(bad)]);
+  const controls = cells.flatMap((cell) => controlOf(run, cell) ?? []);
+  for (const control of new Set(controls))
     rows.push([
-      'verdict',
-      `${name}${[cell.verdict ?? 'none', proofText(cell)].filter(Boolean).join(', ')}: ${once(cell.reason)}`,
+      'control',
+      `${control.kernel} ${control.module} ${control.scenario}: ${control.verdict ?? 'none'}: ${control.reason}`,
     ]);
-    if (control)
-      rows.push([
-        'control',
-        `${control.kernel} ${control.module} ${control.scenario}: ${control.verdict ?? 'none'}: ${control.reason}`,
-      ]);
-    for (const warning of cell.warnings) if (warning !== code) rows.push(['warning', warning]);
-  }
-  if (code !== null) rows.push(['code', code]);
-  if (info)
-    rows.push([
-      'module',
-      moduleText({ moduleInfo: { ...info, source: [], comparedWith: [], sameCodeAs: null } }),
-    ]);
-  rows.push([
-    'by',
-    `loopanic ${run.versions.loopanic}, ${run.host.accel}, ${run.versions.qemu}; run ${run.run}`,
-  ]);
-  const told = first && tellingTrial(first);
-  if (first) rows.push(['repeat', repeatCommand(first, told)]);
+  const { versions, host } = run;
+  rows.push(['by', `loopanic ${versions.loopanic}, ${host.accel}, ${versions.qemu}; run ${run.run}`]);
+  const telling = bad ?? first;
+  if (telling) rows.push(['repeat', repeatCommand(telling, tellingTrial(telling))]);
   return {
-    title: `${answerOf(run)}: ${asked} on ${first?.kernel ?? 'no kernel'}`,
+    title: `${answerOf(run)}: ${name} on ${first?.kernel ?? 'no kernel'}`,
     rows,
     uncovered: uncovered(run, asked),
   };
 }
 
+const moduleName = ({ kernel, module }: RunCell): string => `${kernel} ${module}`;
+
+/** What was tested, in words: patches with their subjects, a commit, or a module's name; of a kernel that was built, with which patches. */
+function whatText({ kernel, kernelInfo, module, moduleInfo }: RunCell): string {
+  const patches = kernelInfo?.builtOf ? kernelInfo.packages.slice(1).map(({ name }) => name) : [];
+  if (patches.length > 0) return `${kernel}, built with ${patches.join(', ')}; its module: ${module}`;
+  return moduleInfo && moduleInfo.source.length > 0 ? moduleInfo.source.join(', ') : module;
+}
+
+/** Of one module, in one scenario or several. */
+function moduleRows(cells: readonly RunCell[]): Answer['rows'] {
+  const [first] = cells;
+  if (!first) return [];
+  const { moduleInfo } = first;
+  const code = moduleInfo && codeText(moduleInfo);
+  // It has a row of its own.
+  const once = (text: string): string => (code === null ? text : text.replace(`; ${code}`, ''));
+  const rows: Answer['rows'] = [['what', whatText(first)]];
+  for (const cell of cells) {
+    const where = cells.length > 1 ? `${cell.scenario}: ` : '';
+    const verdict = [cell.verdict ?? 'none', proofText(cell)].filter(Boolean).join(', ');
+    rows.push(['verdict', `${where}${verdict}: ${once(cell.reason)}`]);
+    for (const warning of cell.warnings) if (warning !== code) rows.push(['warning', `${where}${warning}`]);
+  }
+  if (code !== null) rows.push(['code', code]);
+  if (moduleInfo)
+    rows.push([
+      'module',
+      moduleText({ moduleInfo: { ...moduleInfo, source: [], comparedWith: [], sameCodeAs: null } }),
+    ]);
+  return rows;
+}
+
 /** What the run says nothing of: other bugs whose gate the same module has, other bugs, other kernels. */
-function uncovered(run: RunDocument, asked: string): Answer['uncovered'] {
+function uncovered(run: RunDocument, asked: Asked): Answer['uncovered'] {
   const cells = testedCells(run);
   const own = new Set(cells.map(({ scenarioDefinition }) => String(scenarioDefinition?.bug ?? DEFAULT_BUG)));
   const kernel = cells[0]?.kernel ?? '';
   const command = (...words: string[]): string =>
-    ['npx loopanic validate', '--module', asked, ...words]
+    ['npx loopanic validate', ...optionsOf(asked), ...words]
       .map((word, index) => (index === 0 ? word : shellWord(word)))
       .join(' ');
   const gates = new Set(
@@ -140,7 +158,7 @@ function uncovered(run: RunDocument, asked: string): Answer['uncovered'] {
   return found;
 }
 
-export function answerLines(run: RunDocument, asked: string): string[] {
+export function answerLines(run: RunDocument, asked: Asked): string[] {
   const { title, rows, uncovered } = answer(run, asked);
   const all = [
     ...rows,
@@ -158,7 +176,7 @@ export function answerLines(run: RunDocument, asked: string): string[] {
 }
 
 /** For a mail or a merge request. */
-export function answerMarkdown(run: RunDocument, asked: string): string {
+export function answerMarkdown(run: RunDocument, asked: Asked): string {
   const { title, rows, uncovered } = answer(run, asked);
   const isCode = (name: string): boolean => name === 'repeat';
   return [

@@ -1,7 +1,7 @@
 import { percent } from '../verdict/cell-verdict.js';
 import type { Verdict } from '../verdict/verdict.js';
 
-/** One kernel that was tried. */
+/** One kernel, or commit's module, that was tried. */
 export interface BisectStep {
   kernel: string;
   verdict: Verdict;
@@ -41,13 +41,15 @@ export function stepConfidence(confidence: number, kernels: number): number {
 /**
  * Finds the first bad kernel of a list that goes from a good one to a bad one. Both ends are tried first: what they are is not taken on
  * trust. `panics` and `exposed` are bad, and only `clean` is good; a kernel without a verdict is passed over for its neighbour, as `git bisect skip`
- * does. `onStep` is told before each kernel is tried.
+ * does. `onStep` is told before each one is tried. The list may be one of commits, too; `titleOf` is what people are told of one.
  */
 export async function bisectKernels(
   between: readonly string[],
   verdictOf: (kernel: string) => Promise<Pick<BisectStep, 'verdict' | 'reason' | 'missChance'>>,
   signal: AbortSignal,
   onStep: (text: string) => void,
+  kind: 'kernel' | 'commit' = 'kernel',
+  titleOf: (item: string) => string = (item) => item,
 ): Promise<BisectResult> {
   const [good = '', bad = ''] = [between[0], between.at(-1)];
   let confidence = 1;
@@ -55,7 +57,7 @@ export async function bisectKernels(
     [bad, 'bad', 'panics'],
     [good, 'good', 'clean'],
   ] as const) {
-    onStep(`trying the ${name} end, ${kernel}`);
+    onStep(`trying the ${name} end, ${titleOf(kernel)}`);
     const { verdict: found, reason, missChance } = await verdictOf(kernel);
     const verdict = found === 'exposed' ? 'panics' : found;
     const nothing = { good: null, bad: null, undecided: [...between], confidence: 0 };
@@ -64,7 +66,7 @@ export async function bisectKernels(
     if (verdict !== wanted)
       return {
         ...nothing,
-        text: `${kernel} was said to be ${name}, but is ${found}: ${reason}`,
+        text: `${titleOf(kernel)} was said to be ${name}, but is ${found}: ${reason}`,
       };
   }
   const skipped = new Set<string>();
@@ -74,7 +76,7 @@ export async function bisectKernels(
     const kernel = open[Math.floor(open.length / 2)];
     if (kernel === undefined) break;
     onStep(
-      `${open.length} kernels left between ${between[low]} (good) and ${between[high]} (bad); trying ${kernel}`,
+      `${open.length} ${kind}s left between ${titleOf(between[low] ?? '')} (good) and ${titleOf(between[high] ?? '')} (bad); trying ${titleOf(kernel)}`,
     );
     const { verdict, missChance } = await verdictOf(kernel);
     if (verdict === 'clean') confidence *= 1 - (missChance ?? 1);
@@ -86,9 +88,9 @@ export async function bisectKernels(
   const undecided = between.slice(low + 1, high);
   const found =
     undecided.length === 0
-      ? `first bad kernel: ${firstBad} (${lastGood} is good)`
-      : `the first bad kernel is one of ${[...undecided, firstBad].join(', ')}: no verdict for ${undecided.join(', ')}`;
-  const text = `${found}; the kernels called good are so with at least ${percent(confidence)} confidence in all`;
+      ? `first bad ${kind}: ${titleOf(firstBad)} (${titleOf(lastGood)} is good)`
+      : `the first bad ${kind} is one of ${[...undecided, firstBad].map(titleOf).join(', ')}: no verdict for ${undecided.map(titleOf).join(', ')}`;
+  const text = `${found}; the ${kind}s called good are so with at least ${percent(confidence)} confidence in all`;
   return { good: lastGood, bad: firstBad, undecided, confidence, text };
 }
 

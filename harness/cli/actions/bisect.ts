@@ -1,16 +1,21 @@
 import { EXIT, UsageError } from '../../base/errors.js';
+import { bugOf } from '../../bug/family.js';
 import { type CatalogueEntry, catalogue, checkKernelId } from '../../kernel/catalogue.js';
 import { presentIds, presentKernel } from '../../kernel/store.js';
 import type { BuildOptions } from '../../module/build-options.js';
+import { commitModules, isAncestor } from '../../module/git-range.js';
 import type { RunCell } from '../../results/run-schema.js';
 import { type BisectStep, bisectKernels, compareReleases, stepConfidence } from '../../run/bisect.js';
 import { executeRun } from '../../run/execute.js';
 import { checkNames, type RunRequest } from '../../run/prepare.js';
+import { loadScenario } from '../../scenario/load-scenario.js';
 import { type Context, printResult, progressFor } from '../context.js';
 
 export interface BisectArgs extends BuildOptions, Pick<RunRequest, 'retries' | 'dump' | 'results' | 'accel'> {
-  good: string;
-  bad: string;
+  good?: string | undefined;
+  bad?: string | undefined;
+  git?: string | undefined;
+  kernel: string;
   kernels: string[];
   module: string;
   control: string;
@@ -23,39 +28,54 @@ export interface BisectArgs extends BuildOptions, Pick<RunRequest, 'retries' | '
   json: boolean;
 }
 
+/** What is searched: kernels with one module, or commits of one module on one kernel. */
+interface Search {
+  /** From the good end to the bad one. */
+  between: string[];
+  cellOf: (item: string) => { kernel: string; module: string };
+  /** For people. */
+  titleOf: (item: string) => string;
+}
+
 /**
- * `loopanic bisect --good ID --bad ID`: the first of an ordered list of kernels that panics. A kernel is good only if its module survives
- * and, on the same kernel, the positive control panics: a kernel that the trigger does not reach is passed over. Works in both
- * directions: a bad kernel may be the older one.
+ * `loopanic bisect --good ID --bad ID`: the first of an ordered list of kernels that panics, or the first commit of a tree whose module does. An
+ * item is good only if its module survives and, on the same kernel, the positive control panics: a kernel that the trigger does not reach is
+ * passed over. Works in both directions: a bad kernel may be the older one.
  */
 export async function bisect(args: BisectArgs, { signal }: Context): Promise<number> {
-  const between = await kernelsBetween(args);
+  const { good, bad } = args;
+  if (good === undefined || bad === undefined)
+    throw new UsageError('bad-usage', 'bisect: give --good and --bad');
+  const { between, cellOf, titleOf } =
+    args.git === undefined
+      ? await kernelSearch({ ...args, good, bad })
+      : await commitSearch({ ...args, good, bad, git: args.git });
   const progress = progressFor();
   const { module, control, scenario, image, trials, retries, dump, results, accel } = args;
   const confidence = stepConfidence(args.confidence, between.length);
-  const request = (kernel: string, cells: RunRequest['cells'], boots: number): RunRequest => ({
+  const request = (cells: RunRequest['cells'], boots: number): RunRequest => ({
     command: 'bisect',
-    cells: cells.map((cell) => ({ ...cell, kernel })),
+    cells,
     ...{ image, trials: boots, retries, dump, results, accel, confidence, build: args },
+    // A module is built in seconds, and one boot of it is proof.
+    byReading: args.git !== undefined,
     ...{ keepDumps: 'first' as const, tolerant: true, noExpectationOk: true },
   });
-  const alone = (kernel: string): RunRequest =>
-    request(kernel, [{ kernel, module, scenario, isControl: true }], 1);
-  const beside = (kernel: string): RunRequest =>
+  const alone = (item: string): RunRequest => request([{ ...cellOf(item), scenario, isControl: true }], 1);
+  const beside = (item: string): RunRequest =>
     request(
-      kernel,
       [
-        { kernel, module: control, scenario, isControl: true },
-        { kernel, module, scenario, control: 0 },
+        { ...cellOf(item), module: control, scenario, isControl: true },
+        { ...cellOf(item), scenario, control: 0 },
       ],
       trials,
     );
-  if (module === control)
+  if (module === control && args.git === undefined)
     throw new UsageError(
       'bad-usage',
       `--module ${module}: is the positive control itself: give another one with --control`,
     );
-  for (const kernel of between) await checkNames(beside(kernel));
+  for (const item of between) await checkNames(beside(item));
   const steps: BisectStep[] = [];
   const result = await bisectKernels(
     between,
@@ -77,17 +97,20 @@ export async function bisect(args: BisectArgs, { signal }: Context): Promise<num
         verdict: cell?.verdict ?? 'inconclusive',
         reason: cell?.reason ?? 'it was not run',
         missChance:
-          cell?.verdict === 'panics' || cell?.verdict === 'exposed'
+          cell?.verdict === 'panics' || cell?.verdict === 'exposed' || cell?.provenBy === 'reading'
             ? 0
             : (cell?.statistics?.missChance ?? null),
       });
     },
     signal,
     (text) => progress.line(`bisect: ${text}`),
+    args.git === undefined ? 'kernel' : 'commit',
+    titleOf,
   );
-  printResult(args.json, { ...result, kernels: between, steps }, () => [
+  const document = { ...result, [args.git === undefined ? 'kernels' : 'commits']: between, steps };
+  printResult(args.json, document, () => [
     ...steps.map(
-      ({ kernel, verdict, reason, runs }) => `${kernel}: ${verdict}: ${reason} (${runs.join(', ')})`,
+      ({ kernel, verdict, reason, runs }) => `${titleOf(kernel)}: ${verdict}: ${reason} (${runs.join(', ')})`,
     ),
     result.text,
   ]);
@@ -96,11 +119,45 @@ export async function bisect(args: BisectArgs, { signal }: Context): Promise<num
   return result.bad !== null && result.undecided.length === 0 && sure ? EXIT.ok : EXIT.noVerdict;
 }
 
+type Ends = BisectArgs & { good: string; bad: string };
+
+async function kernelSearch(args: Ends): Promise<Search> {
+  const between = await kernelsBetween(args);
+  return { between, cellOf: (kernel) => ({ kernel, module: args.module }), titleOf: (kernel) => kernel };
+}
+
+/** The module at each commit between the two that changes it; the good one may be the newer. */
+async function commitSearch({
+  git,
+  good,
+  bad,
+  kernel,
+  scenario,
+  kernels,
+}: Ends & { git: string }): Promise<Search> {
+  if (kernels.length > 0) throw new UsageError('bad-usage', '--kernels is not for --git: give one --kernel');
+  await checkKernelId(kernel);
+  const gate = bugOf((await loadScenario(scenario)).scenario.bug).module;
+  const older = await isAncestor(git, good, bad);
+  const modules = await commitModules(git, older ? `${good}..${bad}` : `${bad}..${good}`, gate);
+  if (modules.length < 2)
+    throw new UsageError('bad-usage', `--git ${git}: ${gate.name} is the same at ${good} and at ${bad}`);
+  const ordered = older ? modules : modules.reverse();
+  const titles = new Map(
+    ordered.map(({ dir, commit, subject }) => [dir, `${commit.slice(0, 12)} (${subject})`]),
+  );
+  return {
+    between: ordered.map(({ dir }) => dir),
+    cellOf: (dir) => ({ kernel, module: dir }),
+    titleOf: (dir) => titles.get(dir) ?? dir,
+  };
+}
+
 /**
  * From the good end to the bad one. Without --kernels: what the catalogue and this host have between the two, by version; of loopanic's
  * own builds the ends only.
  */
-async function kernelsBetween({ good, bad, kernels }: BisectArgs): Promise<string[]> {
+async function kernelsBetween({ good, bad, kernels }: Ends): Promise<string[]> {
   if (good === bad) throw new UsageError('bad-usage', '--good and --bad are the same kernel');
   for (const id of [good, bad, ...kernels]) await checkKernelId(id);
   const order = kernels.length > 0 ? kernels : await byVersion([good, bad]);

@@ -7,6 +7,7 @@ import { checkKernelId } from '../../kernel/catalogue.js';
 import { ensureKernel } from '../../kernel/fetch.js';
 import { presentKernel } from '../../kernel/store.js';
 import type { BuildOptions } from '../../module/build-options.js';
+import { commitModules } from '../../module/git-range.js';
 import { kindOf } from '../../module/given.js';
 import { checkModuleId, ensureModule } from '../../module/module.js';
 import { ensurePatchedKernel, type PatchedKernel, refuseWithoutKernel } from '../../module/patched-kernel.js';
@@ -25,7 +26,9 @@ export interface ValidateArgs
   extends BuildOptions,
     Pick<RunRequest, 'trials' | 'retries' | 'dump' | 'keepDumps' | 'results' | 'accel'> {
   kernel: string;
-  module: string;
+  module?: string | undefined;
+  git?: string | undefined;
+  rev?: string | undefined;
   control?: string | undefined;
   scenario: string;
   image?: string | undefined;
@@ -42,14 +45,18 @@ export interface ValidateArgs
 export async function validate(args: ValidateArgs, { signal }: Context): Promise<number> {
   if (args.json && args.format === 'md')
     throw new UsageError('bad-usage', '--json and --format md both want stdout: give one of them');
+  if ((args.module === undefined) === (args.git === undefined))
+    throw new UsageError('bad-usage', 'validate: give --module, or --git with a tree');
   const progress = progressFor();
   await checkKernelId(args.kernel);
   const scenarios = await scenariosOf(args);
   const cells: MatrixCell[] = [];
-  const patched = await patchedKernel(args, scenarios[0]?.bug as Bug, progress, signal);
+  const [first] = scenarios;
+  const patched = await patchedKernel(args, first?.bug as Bug, progress, signal);
+  const modules = await modulesOf(args, first?.bug as Bug, progress);
   for (const { name, bug } of scenarios) {
     if (patched) cells.push(...patchedCells(patched, name, bug, cells.length));
-    else cells.push(...(await moduleCells(args, name, bug, cells.length, progress, signal)));
+    else cells.push(...(await moduleCells(args, modules, name, bug, cells.length, progress, signal)));
   }
   const { image, trials, retries, dump, keepDumps, results, accel, confidence = DEFAULT_CONFIDENCE } = args;
   const result = await executeRun(
@@ -64,12 +71,13 @@ export async function validate(args: ValidateArgs, { signal }: Context): Promise
     progress,
   );
   const { document, folder } = result;
+  const asked = { module: args.module, git: args.git, rev: args.rev };
   printResult(args.json, document, () =>
     args.format === 'md'
-      ? [answerMarkdown(document, args.module)]
+      ? [answerMarkdown(document, asked)]
       : [
           ...document.cells.flatMap((cell) => cellLines(cell, document, cell.isControl)),
-          ...answerLines(document, args.module),
+          ...answerLines(document, asked),
           summary(document),
           `results: ${folder}`,
         ],
@@ -97,26 +105,43 @@ async function scenariosOf({ scenario, allBugs }: ValidateArgs): Promise<Scenari
   return found;
 }
 
-/** A control, and the module beside it. */
+/** The module that was given, or what --git has of it, oldest first. */
+async function modulesOf(
+  { module, git, rev }: ValidateArgs,
+  bug: Bug,
+  progress: Progress,
+): Promise<string[]> {
+  if (git === undefined) return module === undefined ? [] : [module];
+  const commits = await commitModules(git, rev, bug.module);
+  for (const { commit, subject, elsewhere } of commits) {
+    progress.line(`${commit.slice(0, 12)}: ${subject}`);
+    if (elsewhere.length > 0)
+      progress.line(`${commit.slice(0, 12)}: also changes ${elsewhere.join(', ')}: that is not tried`);
+  }
+  return commits.map(({ dir }) => dir);
+}
+
+/** A control, and the modules beside it. */
 async function moduleCells(
   args: ValidateArgs,
+  modules: readonly string[],
   scenario: string,
   bug: Bug,
   at: number,
   progress: Progress,
   signal: AbortSignal,
 ): Promise<MatrixCell[]> {
-  const { kernel, module } = args;
-  await checkModuleId(module, await presentKernel(kernel), bug.module);
+  const { kernel } = args;
+  for (const module of modules) await checkModuleId(module, await presentKernel(kernel), bug.module);
   const control = args.control ?? (await interruptible(chooseControl(args, bug, progress, signal), signal));
-  if (control === module)
+  if (modules.includes(control))
     throw new UsageError(
       'bad-usage',
-      `--module ${module}: is the positive control itself: give another one with --control`,
+      `--module ${control}: is the positive control itself: give another one with --control`,
     );
   return [
     { kernel, module: control, scenario, isControl: true },
-    { kernel, module, scenario, control: at, expected: FIX },
+    ...modules.map((module) => ({ kernel, module, scenario, control: at, expected: FIX })),
   ];
 }
 
@@ -129,27 +154,28 @@ async function patchedKernel(
   progress: Progress,
   signal: AbortSignal,
 ): Promise<PatchedKernel | null> {
-  if ((await kindOf(args.module)) !== 'patch') {
+  const { module } = args;
+  if (module === undefined || (await kindOf(module)) !== 'patch') {
     if (args.buildKernel)
       throw new UsageError(
         'bad-usage',
-        `--build-kernel: ${args.module} is no patch that a kernel could be built with`,
+        `--build-kernel: ${module ?? '--git'} is no patch that a kernel could be built with`,
       );
     return null;
   }
-  const { foreign } = await reachOf(args.module, bug.module);
+  const { foreign } = await reachOf(module, bug.module);
   if (foreign.length === 0 && !args.buildKernel) return null;
   // What is another module's of the family is said so.
   if (!args.buildKernel) {
     if (foreign.every((path) => isOfFamily(path))) return null;
-    return refuseWithoutKernel(args.module, args.kernel, foreign);
+    return refuseWithoutKernel(module, args.kernel, foreign);
   }
   if (args.control !== undefined)
     throw new UsageError(
       'bad-usage',
       '--control with --build-kernel: the control is the same kernel without the patches',
     );
-  return ensurePatchedKernel(args.module, { from: args.kernel, gate: bug.module }, progress, signal);
+  return ensurePatchedKernel(module, { from: args.kernel, gate: bug.module }, progress, signal);
 }
 
 /**

@@ -1,17 +1,19 @@
 import { CONTROL_BOOTS } from '../../verdict/boots.js';
 import { doesOwnCleanup } from '../act.js';
 import type { Cli } from '../options.js';
-import { anyImage, buildOptions, dump, oneEach, retries, trials } from '../options.js';
+import { anyImage, buildOptions, dump, gitTree, kernel, oneEach, retries, trials } from '../options.js';
 
 /** Registers `loopanic bisect`. */
 export function bisectCommand(y: Cli): Cli {
   return y.command(
     'bisect',
-    'the first kernel of an ordered list that panics',
+    'the first kernel of an ordered list that panics, or the first commit of a git range whose module does',
     (y) =>
       buildOptions(y)
-        .option('good', { type: 'string', demandOption: true, describe: 'kernel that is clean' })
-        .option('bad', { type: 'string', demandOption: true, describe: 'kernel that panics' })
+        .option('good', { type: 'string', describe: 'kernel that is clean; with --git: commit' })
+        .option('bad', { type: 'string', describe: 'kernel that panics; with --git: commit' })
+        .option('git', gitTree)
+        .option('kernel', { ...kernel, describe: 'with --git: the kernel that the modules are built for' })
         .option('kernels', {
           ...oneEach,
           default: [] as string[],

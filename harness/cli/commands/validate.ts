@@ -1,7 +1,17 @@
 import { CONTROL_BOOTS } from '../../verdict/boots.js';
 import { doesOwnCleanup } from '../act.js';
 import type { Cli } from '../options.js';
-import { anyImage, buildOptions, dump, keepDumps, kernel, retries, trials } from '../options.js';
+import {
+  anyImage,
+  buildOptions,
+  dump,
+  gitRev,
+  gitTree,
+  keepDumps,
+  kernel,
+  retries,
+  trials,
+} from '../options.js';
 
 /** Registers `loopanic validate`. */
 export function validateCommand(y: Cli): Cli {
@@ -13,7 +23,6 @@ export function validateCommand(y: Cli): Cli {
         .option('kernel', kernel)
         .option('module', {
           type: 'string',
-          demandOption: true,
           describe:
             'module id (loopanic module ls), name (module build --name), or path of a .ko or a .patch',
         })
@@ -21,6 +30,8 @@ export function validateCommand(y: Cli): Cli {
           type: 'string',
           describe: 'module that must panic; default: unpatched, or stock where that cannot be built',
         })
+        .option('git', gitTree)
+        .option('rev', gitRev)
         .option('build-kernel', {
           type: 'boolean',
           default: false,

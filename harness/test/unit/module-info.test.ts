@@ -92,7 +92,7 @@ test('every report says what was tested, and that nothing was changed', async (t
 
 test('the answer of a validation: what, where, by which evidence, and what it does not cover', (t) => {
   const run = runOfNoChange('its own');
-  const lines = answerLines(run, './my fix.patch');
+  const lines = answerLines(run, { module: './my fix.patch' });
   t.is(lines[0], 'yes: ./my fix.patch on debian-6.1');
   const text = lines.join('\n');
   for (const pattern of [
@@ -103,10 +103,10 @@ test('the answer of a validation: what, where, by which evidence, and what it do
     /^ {2}code {9}its code is the same as stock's/m,
     /^ {2}repeat {7}/m,
     /^ {2}not covered {2}other kernels: npx loopanic validate --module '\.\/my fix\.patch' --kernel ID/m,
-    /nvme-tcp-slab, nvme-tcp-pages, rbd-slab \(of other modules\): npx loopanic matrix family/,
+    /nvme-tcp-pages, nvme-tcp-slab, rbd-slab \(of other modules\): npx loopanic matrix family/,
   ])
     t.regex(text, pattern);
-  const md = answerMarkdown(run, './my|fix.patch');
+  const md = answerMarkdown(run, { module: './my|fix.patch' });
   t.regex(md, /^\*\*yes: \.\/my\\\|fix\.patch on debian-6\.1\*\*/);
   t.regex(md, /^\| control \| debian-6\.1 unpatched/m);
   for (const line of md.split('\n').filter((row) => row.startsWith('| ')))
