@@ -109,7 +109,7 @@ export async function buildKernel(
     if (patches.length > 0) await checkIsCompiled(tree, before);
     await make(tree, update, signal);
     made.built.seconds = Math.round((performance.now() - started) / 1000);
-    return addKernel(
+    return await addKernel(
       {
         ...{ files: [tree], devel: [], id: build.id, verify: true, force: false },
         made: { ...made, keepTree: (link) => keepTree(tree, link) },

@@ -5,25 +5,33 @@ import type { KernelLog } from '../guest/kernel-log.js';
 import type { LogEvidence, LogVerdict } from '../log/classify.js';
 import type { Outcome } from './outcome-schema.js';
 
+const ofGuest = z.string().optional().describe("names the guest, if it is not the trial's own");
+
 /** Why a trial was ended. */
-export type TrialEnd =
-  | { why: 'crashed' }
-  /** `lunBytesWritten`: by what QEMU counts, whatever the guest says; null where the LUN is no disk of QEMU's. */
-  | { why: 'finished'; lunBytesWritten?: number | null }
-  | { why: 'step-failed' }
-  /** `of` names the guest, if it is not the trial's own. */
-  | { why: 'silent'; seconds: number; of?: string }
-  | { why: 'stalled'; seconds: number; of?: string }
-  /** QEMU is gone; `code` 0: the guest reset or powered itself off. */
-  | { why: 'exited'; words: string; code?: number | null; of?: string }
-  | { why: 'not-started'; message: string }
-  | { why: 'left' }
-  | { why: 'interrupted' }
-  /** loopanic itself was ended, or the `worker` that ran it; what the guest had said by then is on disk. */
-  | { why: 'cut-off'; worker?: string }
-  /** QEMU drops what it cannot write. */
-  | { why: 'disk-full'; freeMiB: number }
-  | { why: 'flooded'; mib: number };
+export const trialEndSchema = z.discriminatedUnion('why', [
+  z.strictObject({ why: z.literal('crashed') }),
+  z.strictObject({
+    why: z.literal('finished'),
+    lunBytesWritten: z
+      .number()
+      .nullish()
+      .describe("by what QEMU counts, whatever the guest says; null where the LUN is no disk of QEMU's"),
+  }),
+  z.strictObject({ why: z.literal('step-failed') }),
+  z.strictObject({ why: z.literal('silent'), seconds: z.number(), of: ofGuest }),
+  z.strictObject({ why: z.literal('stalled'), seconds: z.number(), of: ofGuest }),
+  // QEMU is gone; `code` 0: the guest reset or powered itself off.
+  z.strictObject({ why: z.literal('exited'), words: z.string(), code: z.number().nullish(), of: ofGuest }),
+  z.strictObject({ why: z.literal('not-started'), message: z.string() }),
+  z.strictObject({ why: z.literal('left') }),
+  z.strictObject({ why: z.literal('interrupted') }),
+  // loopanic itself was ended, or the `worker` that ran it; what the guest had said by then is on disk.
+  z.strictObject({ why: z.literal('cut-off'), worker: z.string().optional() }),
+  // QEMU drops what it cannot write.
+  z.strictObject({ why: z.literal('disk-full'), freeMiB: z.number() }),
+  z.strictObject({ why: z.literal('flooded'), mib: z.number() }),
+]);
+export type TrialEnd = z.infer<typeof trialEndSchema>;
 
 export interface Decision {
   outcome: Outcome;
@@ -203,6 +211,9 @@ function whyEnded(markers: GuestMarkers, end: TrialEnd): Decision | null {
     case 'step-failed':
     case 'finished':
       return null;
+    default:
+      // Of a file that was written by hand.
+      return decision('infra-error', `nobody knows what ended it: ${String((end as { why?: unknown }).why)}`);
   }
 }
 

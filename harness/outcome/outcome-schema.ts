@@ -52,7 +52,9 @@ export const outcomeSchema = z
       .boolean()
       .default(false)
       .describe('every other boot of the cell would end so: it is not tried again'),
-    interrupted: z.boolean().describe('the user stopped the run during this trial'),
+    interrupted: z
+      .boolean()
+      .describe('the run was stopped during this trial, or its worker was lost or could not run it'),
     ended: z
       .record(z.string(), z.union([z.string(), z.number(), z.null()]))
       .default({})

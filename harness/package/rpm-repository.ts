@@ -190,7 +190,7 @@ async function readMetadata(repo: string): Promise<Map<string, RepositoryFile>> 
       'bad-checksum',
       `${repo}/${primary.path}: its ${primary.type} is not what repomd.xml says`,
     );
-  return parse(list, true, 'package', () => true);
+  return await parse(list, true, 'package', () => true);
 }
 
 /** Elements `<ELEMENT><checksum type>…</checksum><location href/><size package/></ELEMENT>` of a metadata file, by href. */

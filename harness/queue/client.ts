@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { firstLine, InfraError } from '../base/errors.js';
-import { HUNG_UP_SECONDS, LOST_SECONDS, type Ticket } from './protocol.js';
+import { HUNG_UP_SECONDS, LOST_SECONDS, type Part, partSchema, type Ticket } from './protocol.js';
 
-const REQUEST_SECONDS = 20;
+/** For a piece of a file on a slow line, too. */
+const REQUEST_SECONDS = 60;
 const RETRY_MS = 1000;
 
 /** What a coordinator answered. */
@@ -77,11 +78,20 @@ export class CoordinatorClient {
   }
 
   /** A part or disk, as it comes. Throws InfraError. */
-  async open(path: string): Promise<{ stream: AsyncIterable<Uint8Array>; sha256: string | null }> {
+  async open(path: string): Promise<AsyncIterable<Uint8Array>> {
     const response = await this.#request(path, {}, null);
     if (response.status !== 200 || !response.body)
       throw new InfraError('part-lost', `its coordinator has no ${path} (${response.status})`);
-    return { stream: response.body, sha256: response.headers.get('x-sha256') };
+    return response.body;
+  }
+
+  /** What a disk is. Throws InfraError if it has none. */
+  async disk(key: string): Promise<Part> {
+    const { status, document } = await this.#answer(
+      await this.#request(`disks/${encodeURIComponent(key)}/part`, {}, null),
+    );
+    if (status !== 200) throw new InfraError('part-lost', `its coordinator has no disk ${key} (${status})`);
+    return partSchema.parse(document);
   }
 
   async #insist(ask: () => Promise<Answer>): Promise<Answer> {

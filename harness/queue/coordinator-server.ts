@@ -31,9 +31,12 @@ export interface ListenAddress {
 /** Reads `HOST`, `HOST:PORT` or `[IPv6]:PORT`. Throws UsageError. */
 export function parseListen(text: string): ListenAddress {
   const [, v6, host = v6, port = '0'] =
-    /^(?:\[([0-9a-fA-F:.]+)\]|([\w.-]+))(?::(\d{1,5}))?$/.exec(text) ?? [];
+    /^(?:\[([0-9a-fA-F:.]+)\]|([\w.-]*[A-Za-z.][\w.-]*))(?::(\d{1,5}))?$/.exec(text) ?? [];
   if (host === undefined || Number(port) > 65535)
-    throw new UsageError('bad-usage', `--listen ${text}: is no address: 10.0.0.5, or 10.0.0.5:8080`);
+    throw new UsageError(
+      'bad-usage',
+      `--listen ${text}: is no address of this host: 10.0.0.5, 10.0.0.5:8080 or [fd00::5]`,
+    );
   return { host, port: Number(port) };
 }
 
@@ -44,6 +47,7 @@ export interface Service {
   take(id: string, host: Place['host']): Promise<Assignment | 'taken' | 'gone'>;
   refuse(id: string, why: string): void;
   openPart(sha256: string): NodeJS.ReadableStream | null;
+  disk(key: string): Promise<Part | null>;
   openDisk(key: string): Promise<{ part: Part; stream: AsyncIterable<Buffer> } | null>;
   /** A trial that is with a worker. */
   trial(id: string): PendingTrial | null;
@@ -104,10 +108,12 @@ export class CoordinatorServer {
       const stream = service.openPart(id);
       if (!stream) return send(response, 404, { error: 'no such part' });
       await pipeline(stream, response);
+    } else if (request.method === 'GET' && kind === 'disks' && what === 'part') {
+      const part = await service.disk(id);
+      send(response, part ? 200 : 404, part ?? { error: 'no such disk' });
     } else if (request.method === 'GET' && kind === 'disks') {
       const disk = await service.openDisk(id);
       if (!disk) return send(response, 404, { error: 'no such disk' });
-      response.setHeader('x-sha256', disk.part.sha256);
       await pipeline(Readable.from(disk.stream), response);
     } else if (kind === 'trials' && request.method === 'POST' && what === 'take') {
       const asked = await json(request, takeSchema);

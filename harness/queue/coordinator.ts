@@ -23,7 +23,7 @@ import {
   type WorkerRecord,
   workerSchema,
 } from './protocol.js';
-import { announce, announced, connectRedis, queueName, shownUrl, withdraw } from './redis.js';
+import { announce, announced, bounded, connectRedis, queueName, shownUrl, withdraw } from './redis.js';
 
 export interface QueueOptions {
   /** The Redis that workers look at, too. */
@@ -40,10 +40,14 @@ export interface QueueOptions {
 const LOOK_MS = 2000;
 /** A ticket that was handed out, and whose worker never came, is written anew after so many seconds. */
 const HANDOUT_SECONDS = 20;
+/** From the first worker to the choice of an accelerator: by then each that is there has said so. */
+const SETTLE_SECONDS = 5;
 /** What workers get to end their trials, when the run is stopped. */
 const STOP_SECONDS = 20;
-/** Workers that may refuse one trial. */
-const MOST_REFUSALS = 3;
+/** Hosts that may refuse trials of one cell; and refusals in all, where there are fewer hosts. */
+const MOST_REFUSALS = { hosts: 3, inAll: 6 };
+/** Tickets that vanish in a row before it is said. */
+const MOST_STRANGERS = 3;
 /** Tickets of which something is known already go first. */
 const LATER = 10;
 
@@ -53,6 +57,8 @@ interface Waiting {
   wanted: WantedTrial;
   /** When it was seen there last: milliseconds, monotonic. */
   offered: number;
+  /** A worker has asked for it, and its parts are looked at. */
+  isHandedOut: boolean;
   taken: (place: Place | null) => void;
   failed: (error: unknown) => void;
 }
@@ -89,8 +95,10 @@ export class QueueRunner implements Runner {
   /** Workers that were lost with a trial of a cell, by the cell's key. */
   readonly #lost = new Map<string, number>();
   /** Workers that could not run a trial of a cell. */
-  readonly #refused = new Map<string, number>();
+  readonly #refused = new Map<string, string[]>();
   readonly #told = new Set<string>();
+  /** Tickets that were handed out in a row, and nobody came. */
+  #strangers = 0;
   #timer: NodeJS.Timeout | undefined;
   #looking = false;
   #lastLook = performance.now();
@@ -155,6 +163,7 @@ export class QueueRunner implements Runner {
         id,
         wanted,
         offered: performance.now(),
+        isHandedOut: false,
         taken: (place) => settle(() => resolve(place)),
         failed: (error) => settle(() => reject(error)),
       };
@@ -171,10 +180,12 @@ export class QueueRunner implements Runner {
     // Not waited for where Redis is away: who takes such a ticket finds nobody at its address.
     if (this.#redis.status === 'ready') {
       await withdraw(this.#redis, 'run', this.#run).catch(() => {});
-      for (const job of this.#jobs.values()) await this.#queue.remove(job).catch(() => {});
+      const removed = [...this.#jobs.values()].map((job) => this.#queue.remove(job).catch(() => 0));
+      await bounded(Promise.all(removed)).catch(() => {});
     }
-    await this.#queue.close().catch(() => {});
+    // At once: what a silent Redis was asked is not waited for.
     this.#redis.disconnect();
+    void this.#queue.close().catch(() => {});
   }
 
   /** Puts a ticket into the queue. */
@@ -187,11 +198,13 @@ export class QueueRunner implements Runner {
       token: this.#server.token,
       trial: id,
     };
-    const { id: job } = await this.#queue.add('trial', ticket, {
-      removeOnComplete: true,
-      removeOnFail: true,
-      ...(wanted.isAwaited ? {} : { priority: LATER }),
-    });
+    const { id: job } = await bounded(
+      this.#queue.add('trial', ticket, {
+        removeOnComplete: true,
+        removeOnFail: true,
+        ...(wanted.isAwaited ? {} : { priority: LATER }),
+      }),
+    );
     if (job === undefined) return;
     if (!this.#taken.has(id)) this.#jobs.set(id, job);
   }
@@ -203,17 +216,20 @@ export class QueueRunner implements Runner {
     this.#lastLook = now;
     // This process was held up: what workers said meanwhile has yet to be read.
     if (late > LOOK_MS) for (const { trial } of this.#taken.values()) if (trial) trial.lastBeat += late;
-    await this.#bury();
-    if (this.#taken.size > 0) this.#lastHope = now;
+    try {
+      await this.#bury();
+    } catch (error) {
+      this.#tellOnce(`bury ${firstLine(error)}`, `queue: ${firstLine(error)}`);
+    }
+    if (this.#taken.size > 0 || this.#waiting.size === 0) this.#lastHope = now;
+    else this.#hope();
     if (this.#looking || this.#isEnding) return;
     this.#looking = true;
     try {
       if (this.#redis.status === 'ready') await this.#lookAtQueue();
       else this.#tellOnce('redis', `${shownUrl(this.#options.url)} does not answer: what runs goes on`);
-      if (this.#waiting.size > 0) this.#hope();
-      else this.#lastHope = now;
     } catch (error) {
-      if (!this.#isEnding) this.#tellOnce(`look ${firstLine(error)}`, `queue: ${firstLine(error)}`);
+      if (!this.#isEnding) this.#tellOnce('redis', `queue: ${firstLine(error)}: what runs goes on`);
     } finally {
       this.#looking = false;
     }
@@ -227,16 +243,24 @@ export class QueueRunner implements Runner {
       this.#tellOnce(key, line),
     );
     if (able > 0) {
-      this.#lastHope = performance.now();
+      // Workers that take tickets and never come cannot reach this run.
+      if (this.#strangers < MOST_STRANGERS) this.#lastHope = performance.now();
       this.#told.delete('none');
     } else if (this.#waiting.size > 0)
       this.#tellOnce('none', `${this.#waiting.size} trials wait for a worker`);
-    const there = new Set(await this.#queue.getRanges(['waiting', 'prioritized']));
+    const there = new Set(await bounded(this.#queue.getRanges(['waiting', 'prioritized'])));
     for (const waiting of [...this.#waiting.values()]) {
       const job = this.#jobs.get(waiting.id);
       if (job !== undefined && there.has(job)) waiting.offered = performance.now();
       // Flushed, or handed to a worker that never came.
-      else if (performance.now() - waiting.offered > HANDOUT_SECONDS * 1000) await this.#write(waiting);
+      else if (!waiting.isHandedOut && performance.now() - waiting.offered > HANDOUT_SECONDS * 1000) {
+        if (able > 0 && ++this.#strangers >= MOST_STRANGERS)
+          this.#tellOnce(
+            'strangers',
+            `workers take this run's tickets and do not come for the trials: can they reach ${this.#server.url}? (--listen)`,
+          );
+        await this.#write(waiting);
+      }
     }
   }
 
@@ -257,9 +281,14 @@ export class QueueRunner implements Runner {
 
   /** Trials whose worker has not been heard of for too long. */
   async #bury(): Promise<void> {
+    const lost = [...this.#taken.values()].filter(
+      ({ trial }) => trial && silenceOf(trial) >= trial.patienceSeconds,
+    );
+    // Most of several at once: it is this host, or its network, that was away.
+    const isOwnFault = lost.length > 1 && 2 * lost.length > this.#taken.size;
     for (const [id, taken] of this.#taken) {
       const { trial, host } = taken;
-      const silence = trial ? (performance.now() - trial.lastBeat) / 1000 : 0;
+      const silence = trial ? silenceOf(trial) : 0;
       if (!trial || silence < trial.patienceSeconds) continue;
       const wasRunning = trial.isRunning;
       this.#taken.delete(id);
@@ -268,7 +297,7 @@ export class QueueRunner implements Runner {
         await trial.lost({ why: 'cut-off' });
         continue;
       }
-      const count = (this.#lost.get(taken.cellKey) ?? 0) + 1;
+      const count = (this.#lost.get(taken.cellKey) ?? 0) + (isOwnFault ? 0 : 1);
       this.#lost.set(taken.cellKey, count);
       const worker = `its worker on ${host.name} was lost (not heard of for ${Math.round(silence)} s)`;
       await trial.lost({ why: 'cut-off', worker }, count >= MOST_LOST);
@@ -287,6 +316,7 @@ export class QueueRunner implements Runner {
       take: (id: string, host: Place['host']): Promise<Assignment | 'taken' | 'gone'> => this.#take(id, host),
       refuse: (id: string, why: string): void => this.#refuse(id, why),
       openPart: (sha256: string) => this.#offer.open(sha256),
+      disk: (key: string) => this.#offer.disk(key),
       openDisk: (key: string) => this.#offer.openDisk(key),
       trial: runningOf,
     };
@@ -295,15 +325,27 @@ export class QueueRunner implements Runner {
   /** Gives a trial to the first worker that asks; all others come too late. */
   async #take(id: string, host: Place['host']): Promise<Assignment | 'taken' | 'gone'> {
     const waiting = this.#waiting.get(id);
-    if (!waiting || this.#isEnding) return this.#taken.has(id) ? 'taken' : 'gone';
-    this.#waiting.delete(id);
+    if (!waiting || waiting.isHandedOut || this.#isEnding)
+      return waiting || this.#taken.has(id) ? 'taken' : 'gone';
+    waiting.isHandedOut = true;
     this.#jobs.delete(id);
+    this.#strangers = 0;
     const { parts } = waiting.wanted;
+    let offered: Parts;
+    try {
+      offered = await this.#offer.add(parts);
+    } catch (error) {
+      waiting.failed(
+        new InfraError('part-lost', `a part of the trial cannot be read: ${firstLine(error)}`, error),
+      );
+      throw error;
+    }
+    if (!this.#waiting.delete(id)) return 'gone';
     let assign: (assignment: Assignment) => void = () => {};
     const taken: Taken = {
       host,
       cellKey: parts.key,
-      parts: await this.#offer.add(parts),
+      parts: offered,
       trial: null,
       assigned: new Promise((resolve) => {
         assign = resolve;
@@ -316,16 +358,30 @@ export class QueueRunner implements Runner {
       taken.trial = trial;
       assign({ plan, parts: taken.parts });
       void trial.dumped.then(() => this.#taken.delete(id));
+      // What ends by itself takes no worker with it.
+      trial.onEnd = () => this.#lost.delete(taken.cellKey);
       return trial;
     };
     let trial: PendingTrial | undefined;
+    const signalOf: { current?: AbortSignal } = {};
     waiting.taken({
       host,
       run: async (plan, dir, signal, callbacks) => {
+        signalOf.current = signal;
         trial = await start(plan, dir, callbacks);
         return this.#attend(trial, host, signal);
       },
-      dumped: async () => trial?.dumped,
+      release: () => {
+        if (!trial) this.#taken.delete(id);
+      },
+      dumped: async () => {
+        if (!trial) return;
+        const stop = (): void => void trial?.lost({ why: 'interrupted' }).catch(() => {});
+        if (signalOf.current?.aborted) stop();
+        signalOf.current?.addEventListener('abort', stop, { once: true });
+        await trial.dumped;
+        signalOf.current?.removeEventListener('abort', stop);
+      },
     });
     return taken.assigned;
   }
@@ -335,7 +391,7 @@ export class QueueRunner implements Runner {
     let timer: NodeJS.Timeout | undefined;
     const stop = (): void => {
       trial.isToStop = true;
-      timer = setTimeout(() => void trial.lost({ why: 'interrupted' }), STOP_SECONDS * 1000);
+      timer = setTimeout(() => void trial.lost({ why: 'interrupted' }).catch(() => {}), STOP_SECONDS * 1000);
     };
     if (signal.aborted) stop();
     else signal.addEventListener('abort', stop, { once: true });
@@ -359,10 +415,11 @@ export class QueueRunner implements Runner {
     if (!taken?.trial?.isRunning) return;
     this.#taken.delete(id);
     this.#progress.line(`${taken.host.name} cannot run a trial: ${why}`);
-    const count = (this.#refused.get(taken.cellKey) ?? 0) + 1;
-    this.#refused.set(taken.cellKey, count);
+    const refusals = [...(this.#refused.get(taken.cellKey) ?? []), taken.host.name];
+    this.#refused.set(taken.cellKey, refusals);
+    const isEnough = new Set(refusals).size >= MOST_REFUSALS.hosts || refusals.length >= MOST_REFUSALS.inAll;
     const worker = `${taken.host.name} could not run it: ${why}`;
-    void taken.trial.lost({ why: 'cut-off', worker }, count >= MOST_REFUSALS);
+    void taken.trial.lost({ why: 'cut-off', worker }, isEnough).catch(() => {});
   }
 
   #tellOnce(key: string, line: string): void {
@@ -371,6 +428,8 @@ export class QueueRunner implements Runner {
     this.#progress.line(line);
   }
 }
+
+const silenceOf = (trial: PendingTrial): number => (performance.now() - trial.lastBeat) / 1000;
 
 const labelText = (label: string | null): string => (label === null ? '' : ` with the label ${label}`);
 
@@ -391,11 +450,18 @@ async function accelOf(
   };
   return progress.step(`queue ${shownUrl(url)}: waits for a worker`, async () => {
     const started = performance.now();
+    let since: number | null = null;
     for (;;) {
       if (signal.aborted) throw new InterruptedError();
-      for (const kind of ['kvm', 'tcg'] as const)
-        if ((await tellWorkers(redis, options, version, kind, tell)) > 0)
-          return { accel: kind, reason: kind === 'kvm' ? 'a worker has it' : 'no worker has KVM' };
+      const [kvm, tcg] = [
+        await tellWorkers(redis, options, version, 'kvm', tell),
+        await tellWorkers(redis, options, version, 'tcg', tell),
+      ];
+      if (kvm > 0) return { accel: 'kvm', reason: 'a worker has it' };
+      if (tcg > 0) since ??= performance.now();
+      // One that has KVM may come a moment later.
+      if (since !== null && performance.now() - since > SETTLE_SECONDS * 1000)
+        return { accel: 'tcg', reason: 'no worker has KVM' };
       if (performance.now() - started > patienceSeconds * 1000)
         throw new InfraError(
           'no-worker',

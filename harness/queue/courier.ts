@@ -15,6 +15,7 @@ export class Courier {
   /** Bytes of each file that the coordinator has. */
   readonly #sent = new Map<string, number>();
   readonly #over = new AbortController();
+  #isHeld = false;
   #following: Promise<void> = Promise.resolve();
   /** One at a time, or two would send the same. */
   #sending: Promise<void> = Promise.resolve();
@@ -28,10 +29,21 @@ export class Courier {
   follow(): void {
     this.#following = (async () => {
       while (!this.#over.signal.aborted) {
-        await this.flush();
+        if (!this.#isHeld) await this.flush();
         await sleep(LOOK_MS, undefined, { signal: this.#over.signal }).catch(() => {});
       }
     })().catch(() => {});
+  }
+
+  /** Sends what the logs have by now, and then nothing more until `work` is done. */
+  async hold(work: () => Promise<unknown>): Promise<void> {
+    this.#isHeld = true;
+    try {
+      await this.flush();
+      await work();
+    } finally {
+      this.#isHeld = false;
+    }
   }
 
   /** Sends what the logs have by now. */
@@ -61,7 +73,8 @@ export class Courier {
     for (;;) {
       await this.flush(names);
       const { status, document: said } = await this.#coordinator.insist(what, document);
-      if (status === 200) return;
+      // 410: it has it, and only its answer was lost.
+      if (status === 200 || (status === 410 && what === 'dumped')) return;
       if (status !== 409) throw refused(status, said);
       this.#sent.set(String(said.name), Number(said.bytes));
     }

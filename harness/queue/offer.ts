@@ -5,6 +5,7 @@ import { sha256OfFile } from '../base/files.js';
 import { insideOf } from '../base/given-file.js';
 import { type CellParts, filesOf } from '../trial/plan.js';
 import type { Part, Parts } from './protocol.js';
+import { remembered } from './remembered.js';
 import { describeSparse, sparseStream } from './sparse.js';
 
 /** The parts that a run's workers may ask for, by their content. */
@@ -49,19 +50,27 @@ export class Offer {
   async openDisk(key: string): Promise<{ part: Part; stream: AsyncIterable<Buffer> } | null> {
     const path = this.#disks.get(key);
     if (path === undefined) return null;
-    const known = this.#sparse.get(key) ?? describeSparse(path);
-    this.#sparse.set(key, known);
-    return { part: await known, stream: sparseStream(path) };
+    return { part: await this.#describeDisk(key, path), stream: sparseStream(path) };
+  }
+
+  /** What a disk is, without its content; null if there is no such disk. */
+  async disk(key: string): Promise<Part | null> {
+    const path = this.#disks.get(key);
+    return path === undefined ? null : this.#describeDisk(key, path);
+  }
+
+  #describeDisk(key: string, path: string): Promise<Part> {
+    return remembered(this.#sparse, key, () => describeSparse(path));
   }
 
   /** A file as it is now: a workload's may be edited while a run goes on, and then it is another part. */
   async #part(path: string): Promise<Part> {
     const { mtimeMs, size, ino } = await stat(path);
     const known = `${path} ${mtimeMs} ${size} ${ino}`;
-    const described =
-      this.#described.get(known) ?? sha256OfFile(path).then((sha256) => ({ sha256, bytes: size }));
-    this.#described.set(known, described);
-    const part = await described;
+    const part = await remembered(this.#described, known, async () => ({
+      sha256: await sha256OfFile(path),
+      bytes: size,
+    }));
     this.#paths.set(part.sha256, path);
     return part;
   }

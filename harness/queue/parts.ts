@@ -18,10 +18,12 @@ import { catalogue } from '../kernel/catalogue.js';
 import { ensureKernel } from '../kernel/fetch.js';
 import { type Kernel, stockModulePath } from '../kernel/kernel.js';
 import { presentKernel } from '../kernel/store.js';
-import type { TrialFiles } from '../trial/plan.js';
+import { scriptsKey } from '../run/cell-key.js';
+import type { TrialFiles, TrialPlan } from '../trial/plan.js';
 import type { CoordinatorClient } from './client.js';
 import type { Assignment, Part } from './protocol.js';
-import { writeSparse } from './sparse.js';
+import { remembered } from './remembered.js';
+import { describeSparse, writeSparse } from './sparse.js';
 
 const DAY_MS = 24 * 3600 * 1000;
 /** What came from coordinators is kept for so many days without use. */
@@ -47,8 +49,8 @@ export interface GatheredParts extends AsyncDisposable {
 }
 
 /**
- * Brings a trial's parts together: what this host's own catalogue can make is made here and must have the plan's key; everything else comes
- * from the coordinator and must have the hash that it named. Nothing of it is run outside a guest. Throws InfraError.
+ * Brings a trial's parts together: what this host's own catalogue can make is made here, and used if its content is the coordinator's (of a LUN:
+ * its recipe); everything else comes from there and must have the hash that it named. Nothing of it is run outside a guest. Throws InfraError.
  */
 export async function gatherParts(
   { plan, parts }: Assignment,
@@ -57,23 +59,38 @@ export async function gatherParts(
 ): Promise<GatheredParts> {
   const fetched: string[] = [];
   const own = await knownParts({ plan, parts }, progress);
-  const fetch = async (what: string, part: Part): Promise<string> => {
-    const target = partFile(part.sha256);
-    if (await buildOnce(target, (out) => fetchPart(coordinator, part, out))) fetched.push(what);
+  const once = async (what: string, name: string, get: (out: string) => Promise<void>): Promise<string> => {
+    const target = partFile(name);
+    // Trials beside each other want the same.
+    const isNew = await whileMade(target, () => buildOnce(target, get));
+    if (isNew) fetched.push(what);
     const now = new Date();
     await utimes(target, now, now);
     return target;
   };
+  const fetch = (what: string, part: Part): Promise<string> =>
+    once(what, part.sha256, (out) => fetchPart(coordinator, part, out));
+  /** This host's own, if it is the very same. */
   const one = async (what: string, part: Part, mine: string | null | undefined): Promise<string> =>
-    mine && (await exists(mine)) && (await knownHash(mine)) === part.sha256 ? mine : fetch(what, part);
-  const disk = async (what: string, key: string | null, mine: string | null): Promise<string | null> => {
-    if (key === null || mine !== null) return mine;
-    const target = partFile(`${what}-${basename(key)}`);
-    if (await buildOnce(target, (out) => fetchDisk(coordinator, key, out))) fetched.push(what);
-    const now = new Date();
-    await utimes(target, now, now);
-    return target;
+    mine && (await exists(mine)) && (await knownHash(mine, sha256OfFile)) === part.sha256
+      ? mine
+      : fetch(what, part);
+  /** A root disk is part of the image: by its content. A LUN that this host made has the same recipe by the same mkfs. */
+  const rootDisk = async (): Promise<string | null> => {
+    if (parts.rootDisk === null) return null;
+    const part = await coordinator.disk(parts.rootDisk);
+    const mine = own.image?.disk;
+    const hash = async (path: string): Promise<string> => (await describeSparse(path)).sha256;
+    if (mine && (await knownHash(mine, hash)) === part.sha256) return mine;
+    return disk('the root disk', parts.rootDisk, part);
   };
+  const lun = async (): Promise<string | null> => {
+    const key = plan.parts.lun;
+    if (key === null || own.lun !== null) return own.lun;
+    return disk('the LUN', key, await coordinator.disk(key));
+  };
+  const disk = (what: string, key: string, part: Part): Promise<string> =>
+    once(what, `disk-${part.sha256}`, (out) => fetchDisk(coordinator, key, part, out));
   const { kernel } = own;
   const scratch = await scratchDir('workload');
   try {
@@ -81,13 +98,13 @@ export async function gatherParts(
       kernel: await one('the kernel', parts.kernel, kernel && (kernel.vmlinux ?? kernel.vmlinuz)),
       crash: parts.crash && {
         kernel: await one('the crash kernel', parts.crash.kernel, kernel?.vmlinuz),
-        initramfs: own.capture ?? (await fetch("the crash kernel's initramfs", parts.crash.initramfs)),
+        initramfs: await one("the crash kernel's initramfs", parts.crash.initramfs, own.capture),
       },
-      userland: own.image?.archive ?? (await fetch('the image', parts.userland)),
-      rootDisk: await disk('the root disk', parts.rootDisk, own.image?.disk ?? null),
+      userland: await one('the image', parts.userland, own.image?.archive),
+      rootDisk: await rootDisk(),
       imageScript: await fetch("the image's script", parts.imageScript),
-      modules: own.modules ?? (await fetch("the kernel's modules", parts.modules)),
-      lun: await disk('the LUN', plan.parts.lun, own.lun),
+      modules: await one("the kernel's modules", parts.modules, own.modules),
+      lun: await lun(),
       module: await one(
         'the module under test',
         parts.module,
@@ -101,6 +118,7 @@ export async function gatherParts(
       await command('cp', ['--', await fetch('the workload', part), target]);
       await chmod(target, isExecutable ? 0o700 : 0o600);
     }
+    await checkScripts(plan, files);
     return {
       files,
       fetched: [...new Set(fetched)],
@@ -115,13 +133,34 @@ export async function gatherParts(
 
 const hashes = new Map<string, Promise<string>>();
 
-/** sha256 of a file of this host's cache, where nothing is written again under its name. */
-async function knownHash(path: string): Promise<string> {
+/** Hash of a file of this host's cache, where nothing is written again under its name. */
+async function knownHash(path: string, hash: (path: string) => Promise<string>): Promise<string> {
   const { mtimeMs, size, ino } = await stat(path);
-  const key = `${path} ${mtimeMs} ${size} ${ino}`;
-  const hash = hashes.get(key) ?? sha256OfFile(path);
-  hashes.set(key, hash);
-  return hash;
+  return remembered(hashes, `${path} ${mtimeMs} ${size} ${ino}`, () => hash(path));
+}
+
+const making = new Map<string, Promise<boolean>>();
+
+/** Makes a file once for all who want it at the same time. True for the one who began. */
+async function whileMade(target: string, make: () => Promise<boolean>): Promise<boolean> {
+  const there = making.get(target);
+  if (there) {
+    await there;
+    return false;
+  }
+  const made = make();
+  making.set(target, made);
+  return made.finally(() => making.delete(target));
+}
+
+/** What runs in the guest must be what its coordinator named: also of the scripts that this host adds, which may have been changed since. */
+async function checkScripts(plan: TrialPlan, files: TrialFiles): Promise<void> {
+  const scripts = await scriptsKey({ workload: files.workload, imageScript: files.imageScript });
+  if (scripts !== plan.parts.scripts)
+    throw new InfraError(
+      'part-lost',
+      'the scripts that run in the guest are others than its coordinator has: was loopanic changed while this worker runs? start it again',
+    );
 }
 
 interface OwnParts {
@@ -132,26 +171,19 @@ interface OwnParts {
   lun: string | null;
 }
 
-const ownByKeys = new Map<string, OwnParts>();
+const ownByKeys = new Map<string, Promise<OwnParts>>();
 
 /** The same for trials of the same parts, while these are there. */
 async function knownParts(assignment: Assignment, progress: Progress): Promise<OwnParts> {
   const { plan, parts } = assignment;
   const { kernel, image, modules, capture, lun } = plan.parts;
   const key = JSON.stringify([plan.kernel, kernel, parts.image, image, modules, capture, lun]);
-  const known = ownByKeys.get(key);
-  const files = known && [
-    known.modules,
-    known.capture,
-    known.lun,
-    known.kernel?.vmlinuz,
-    known.image?.archive,
-  ];
-  const there = await Promise.all((files ?? []).map(async (file) => file == null || (await exists(file))));
-  if (known && there.every(Boolean)) return known;
-  const own = await ownParts(assignment, progress);
-  ownByKeys.set(key, own);
-  return own;
+  const known = await remembered(ownByKeys, key, () => ownParts(assignment, progress));
+  const files = [known.modules, known.capture, known.lun, known.kernel?.vmlinuz, known.image?.archive];
+  const there = await Promise.all(files.map(async (file) => file == null || (await exists(file))));
+  if (there.every(Boolean)) return known;
+  ownByKeys.delete(key);
+  return remembered(ownByKeys, key, () => ownParts(assignment, progress));
 }
 
 /** What this host has, or can make of its own catalogue, with the plan's keys. What it cannot is fetched: no failure here is one. */
@@ -190,7 +222,7 @@ async function ownParts({ plan, parts }: Assignment, progress: Progress): Promis
 }
 
 async function fetchPart(coordinator: CoordinatorClient, part: Part, target: string): Promise<void> {
-  const { stream } = await coordinator.open(`parts/${part.sha256}`);
+  const stream = await coordinator.open(`parts/${part.sha256}`);
   let bytes = 0;
   const bounded = new Transform({
     transform(chunk: Buffer, _, done) {
@@ -203,8 +235,13 @@ async function fetchPart(coordinator: CoordinatorClient, part: Part, target: str
     throw new InfraError('part-lost', `part ${part.sha256}: something else came from its coordinator`);
 }
 
-async function fetchDisk(coordinator: CoordinatorClient, key: string, target: string): Promise<void> {
-  const { stream, sha256 } = await coordinator.open(`disks/${encodeURIComponent(key)}`);
+async function fetchDisk(
+  coordinator: CoordinatorClient,
+  key: string,
+  part: Part,
+  target: string,
+): Promise<void> {
+  const stream = await coordinator.open(`disks/${encodeURIComponent(key)}`);
   const hash = createHash('sha256');
   async function* hashed(): AsyncGenerator<Uint8Array> {
     for await (const chunk of stream) {
@@ -213,6 +250,6 @@ async function fetchDisk(coordinator: CoordinatorClient, key: string, target: st
     }
   }
   await writeSparse(hashed(), target, MOST_DISK_BYTES);
-  if (hash.digest('hex') !== sha256)
+  if (hash.digest('hex') !== part.sha256)
     throw new InfraError('part-lost', `disk ${key}: something else came from its coordinator`);
 }

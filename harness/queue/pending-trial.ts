@@ -1,4 +1,4 @@
-import { open, rm, stat } from 'node:fs/promises';
+import { open, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type * as z from 'zod';
 import { sha256OfFile, writeJson } from '../base/files.js';
@@ -17,6 +17,9 @@ import {
   LOST_SECONDS,
   type Part,
 } from './protocol.js';
+
+/** Of what is not whole yet; a run that is gone on with takes it away. */
+const PART = '.part';
 
 type Ended = z.infer<typeof endedSchema>;
 
@@ -47,6 +50,8 @@ export class PendingTrial {
   /** Milliseconds, monotonic. */
   lastBeat = performance.now();
   isToStop = false;
+  /** It came to an end of its own. */
+  onEnd: () => void = () => {};
 
   constructor(plan: TrialPlan, dir: string, callbacks: TrialCallbacks) {
     this.plan = plan;
@@ -98,7 +103,7 @@ export class PendingTrial {
     return this.#inTurn(async () => {
       const most = this.#mostBytes(name);
       if (most === null) return null;
-      const file = await open(join(this.#dir, name), 'a', 0o600);
+      const file = await open(this.#pathOf(name), 'a', 0o600);
       try {
         const { size } = await file.stat();
         if (size !== offset) return { added: false, bytes: size };
@@ -112,6 +117,11 @@ export class PendingTrial {
     });
   }
 
+  /** A dump has its name when all of it is there. */
+  #pathOf(name: string): string {
+    return join(this.#dir, DUMPS.includes(name) ? `${name}${PART}` : name);
+  }
+
   #mostBytes(name: string): number | null {
     if (this.#state === 'runs' && LOGS.includes(name)) return 2 * MOST_BYTES;
     if (this.#state === 'ended') return this.#dumps.get(name)?.bytes ?? null;
@@ -120,7 +130,7 @@ export class PendingTrial {
 
   crashed({ end, timings }: z.infer<typeof endSchema>): Promise<void> {
     return this.#inTurn(async () => {
-      if (this.#state === 'runs') await this.#record.crashed(end as TrialEnd, timings);
+      if (this.#state === 'runs') await this.#record.crashed(end, timings);
     });
   }
 
@@ -145,10 +155,17 @@ export class PendingTrial {
         const part = files[name];
         if (part && part.bytes <= this.#mostDump()) this.#dumps.set(name, part);
       }
-      this.#conclude(end as TrialEnd, timings);
+      this.onEnd();
+      this.#conclude(this.#checked(end), timings);
       if (this.#dumps.size === 0) this.#close();
       return null;
     });
+  }
+
+  /** A LUN that is a disk of QEMU's has a count of what it received. */
+  #checked(end: TrialEnd): TrialEnd {
+    const isCounted = end.why === 'finished' && typeof end.lunBytesWritten === 'number';
+    return end.why !== 'finished' || isCounted || this.plan.parts.lun === null ? end : { why: 'finished' };
   }
 
   #mostDump(): number {
@@ -160,12 +177,13 @@ export class PendingTrial {
     return this.#inTurn(async () => {
       if (this.#state !== 'ended') return null;
       for (const [name, part] of this.#dumps) {
-        const path = join(this.#dir, name);
+        const path = this.#pathOf(name);
         const sha256 = await sha256OfFile(path).catch(() => '');
         if (sha256 === part.sha256) continue;
         await rm(path, { force: true });
         return { name, bytes: 0 };
       }
+      for (const name of this.#dumps.keys()) await rename(this.#pathOf(name), join(this.#dir, name));
       this.#close();
       return null;
     });
@@ -175,7 +193,7 @@ export class PendingTrial {
   lost(end: TrialEnd, isCertain = false): Promise<void> {
     return this.#inTurn(async () => {
       if (this.#state === 'closed') return;
-      if (this.#state === 'ended') for (const name of DUMPS) await rm(join(this.#dir, name), { force: true });
+      if (this.#state === 'ended') for (const name of DUMPS) await rm(this.#pathOf(name), { force: true });
       else this.#conclude(end, {}, isCertain);
       this.#close();
     });

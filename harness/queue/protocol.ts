@@ -4,6 +4,7 @@ import * as z from 'zod';
 import { UsageError } from '../base/errors.js';
 import { contentKey } from '../base/files.js';
 import { imagesDir, packageRoot } from '../base/paths.js';
+import { trialEndSchema } from '../outcome/decide.js';
 import { programKey } from '../run/cell-key.js';
 import { TRIAL_FILES } from '../trial/conclude.js';
 import type { TrialPlan } from '../trial/plan.js';
@@ -17,7 +18,7 @@ export const HUNG_UP_SECONDS = 3 * BEAT_SECONDS;
 /** Trials of one cell that may take their worker with them before the cell is set aside. */
 export const MOST_LOST = 3;
 /** Bytes of a file that are sent at a time. */
-export const CHUNK_BYTES = 4 * 2 ** 20;
+export const CHUNK_BYTES = 2 ** 20;
 
 /** Which loopanic this is: two that differ in it must not work on one run. */
 export interface Version {
@@ -83,7 +84,7 @@ export type Ticket = z.infer<typeof ticketSchema>;
 export const takeSchema = z.object({ version: versionSchema, host: hostSchema, accel: accelSchema });
 
 /** A file by its content. */
-const partSchema = z.object({ sha256: z.string().regex(/^[0-9a-f]{64}$/), bytes: z.int().min(0) });
+export const partSchema = z.object({ sha256: z.string().regex(/^[0-9a-f]{64}$/), bytes: z.int().min(0) });
 export type Part = z.infer<typeof partSchema>;
 
 /** A trial's parts, as TrialFiles has them. What only a sparse file can be is known by its key in the plan. */
@@ -96,7 +97,10 @@ export const partsSchema = z.object({
   module: partSchema,
   workload: z.array(
     partSchema.extend({
-      name: z.string().regex(/^(?!\/)(?!.*(?:^|\/)\.\.(?:\/|$))[^\0]{1,1000}$/),
+      name: z
+        .string()
+        .regex(/^(?:(?!\.{1,2}(?:\/|$))[^/\p{Cc}]+\/)*(?!\.{1,2}$)[^/\p{Cc}]+$/u, 'is no name of a file')
+        .max(1000),
       isExecutable: z.boolean(),
     }),
   ),
@@ -114,7 +118,7 @@ export interface Assignment {
 
 /** Why a trial was ended, and seconds since QEMU's start. */
 export const endSchema = z.object({
-  end: z.looseObject({ why: z.string() }),
+  end: trialEndSchema,
   timings: z.record(z.string().max(64), z.number()),
 });
 /** And what its files are by then. */

@@ -1,26 +1,64 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 import type * as z from 'zod';
 import { firstLine, InfraError, UsageError } from '../base/errors.js';
+import { readGiven } from '../base/given-file.js';
 import type { Accel } from '../vm/qemu-args.js';
 import { BEAT_SECONDS, type Version } from './protocol.js';
 
 const CONNECT_SECONDS = 10;
 
-/** A Redis without its password, for people. */
+/** A Redis without what is secret of it, for people. */
 export function shownUrl(url: string): string {
-  const shown = new URL(url);
-  if (shown.password !== '') shown.password = '***';
-  return String(shown);
+  const { protocol, host, pathname } = new URL(url);
+  return `${protocol}//${host}${pathname}`;
 }
 
-/** Reads `redis://[[user]:password@]host[:port][/db]`, or rediss:// for TLS. Throws UsageError. */
-export function checkUrl(text: string): string {
+/** True of a Redis that only this host reaches. */
+export function isHere(url: string): boolean {
+  return /^(?:localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(new URL(url).hostname);
+}
+
+/**
+ * Reads `redis://[[user]:password@]host[:port][/db]`, or rediss:// for TLS; `@FILE`: what stands in that file, where `ps` does not show it. Throws
+ * UsageError.
+ */
+export async function readUrl(given: string): Promise<string> {
+  const text = given.startsWith('@') ? String(await readGiven(given.slice(1), 1)).trim() : given;
   const url = URL.canParse(text) ? new URL(text) : null;
-  if (url?.hostname && (url.protocol === 'redis:' || url.protocol === 'rediss:')) return text;
+  const isRedis = url?.protocol === 'redis:' || url?.protocol === 'rediss:';
+  if (url?.hostname && isRedis && url.search === '' && isDecodable(url.password)) return text;
   throw new UsageError(
     'bad-usage',
-    `--queue: is no address of a Redis: redis://[:PASSWORD@]HOST[:PORT], or rediss:// with TLS`,
+    '--queue: is no address of a Redis: redis://[:PASSWORD@]HOST[:PORT][/DB], rediss:// with TLS, or @FILE that holds one (a % in a password is %25)',
   );
+}
+
+function isDecodable(text: string): boolean {
+  try {
+    decodeURIComponent(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+const ANSWER_SECONDS = 10;
+
+/** What is asked of a Redis, which may be connected and not answer: then it throws, and what was asked may still be done. */
+export async function bounded<T>(work: Promise<T>): Promise<T> {
+  const over = new AbortController();
+  work.catch(() => {});
+  try {
+    return await Promise.race([
+      work,
+      sleep(ANSWER_SECONDS * 1000, undefined, { signal: over.signal }).then(() => {
+        throw new InfraError('no-queue', `Redis did not answer within ${ANSWER_SECONDS} s`);
+      }),
+    ]);
+  } finally {
+    over.abort();
+  }
 }
 
 /**
@@ -33,6 +71,7 @@ export async function connectRedis(url: string): Promise<Redis> {
     lazyConnect: true,
     enableReadyCheck: true,
     connectTimeout: CONNECT_SECONDS * 1000,
+    keepAlive: 10_000,
     retryStrategy: (times) => Math.min(times * 100, 2000),
   });
   let last: unknown = null;
@@ -73,15 +112,23 @@ export async function announce(
   id: string,
   record: unknown,
 ): Promise<void> {
-  await redis.set(registryKey(kind, id), JSON.stringify(record), 'EX', LIFE_SECONDS);
+  await bounded(redis.set(registryKey(kind, id), JSON.stringify(record), 'EX', LIFE_SECONDS));
 }
 
 export async function withdraw(redis: Redis, kind: 'worker' | 'run', id: string): Promise<void> {
-  await redis.del(registryKey(kind, id));
+  await bounded(redis.del(registryKey(kind, id)));
 }
 
 /** What is there of a kind by now, by id. What is not as it should be counts as none. */
 export async function announced<S extends z.ZodType>(
+  redis: Redis,
+  kind: 'worker' | 'run',
+  schema: S,
+): Promise<Map<string, z.output<S>>> {
+  return bounded(allAnnounced(redis, kind, schema));
+}
+
+async function allAnnounced<S extends z.ZodType>(
   redis: Redis,
   kind: 'worker' | 'run',
   schema: S,

@@ -72,7 +72,8 @@ export async function writeSparse(
         }
         if (length === 0 || length > BLOCK || offset + length > size) throw new Error('it is damaged');
         if (held.length < HEAD + length) break;
-        await file.write(held, HEAD, length, offset);
+        const { bytesWritten } = await file.write(held, HEAD, length, offset);
+        if (bytesWritten !== length) throw new Error('the disk is full');
         held = held.subarray(HEAD + length);
       }
     }

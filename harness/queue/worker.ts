@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Job, Worker as Puller } from 'bullmq';
 import type { Redis } from 'ioredis';
-import { firstLine, InfraError, LoopanicError } from '../base/errors.js';
+import * as z from 'zod';
+import { firstLine, InfraError, InterruptedError, interruptible, LoopanicError } from '../base/errors.js';
 import { scratchDir, sweepScratch } from '../base/files.js';
 import type { Progress } from '../base/progress.js';
 import { Crowd } from '../run/runner.js';
@@ -13,6 +14,7 @@ import { runTrial } from '../trial/run-trial.js';
 import { CoordinatorClient } from './client.js';
 import { Courier } from './courier.js';
 import { gatherParts, sweepParts } from './parts.js';
+import { planSchema } from './plan-schema.js';
 import {
   type Assignment,
   BEAT_SECONDS,
@@ -25,7 +27,7 @@ import {
   versionText,
   type WorkerRecord,
 } from './protocol.js';
-import { announce, announced, connectRedis, queueName, shownUrl, withdraw } from './redis.js';
+import { announce, announced, bounded, connectRedis, queueName, shownUrl, withdraw } from './redis.js';
 
 export interface WorkerOptions {
   url: string;
@@ -36,9 +38,13 @@ export interface WorkerOptions {
   qemu: string;
 }
 
+/** Parts that take longer than this do not come. */
+const GATHER_SECONDS = 30 * 60;
+/** A trial that fails sooner says more of its host than of its guest. */
+const SOON_SECONDS = 5;
+const MOST_REST_SECONDS = 60;
+const DAY_MS = 24 * 3600 * 1000;
 const PULL_MS = 200;
-/** A queue that does not answer within so many seconds is asked again later. */
-const PULL_SECONDS = 10;
 /** Free bytes of the cache's file system, and of memory beside a guest's, below which nothing is taken. */
 const LEAST_DISK_BYTES = 512 * 2 ** 20;
 const MEMORY_SHARE = 1.25;
@@ -71,6 +77,13 @@ class Worker {
   readonly #running = new Set<Promise<void>>();
   readonly #told = new Set<string>();
   #lastAnnounced = Number.NEGATIVE_INFINITY;
+  /** Trials in a row that failed here at once. */
+  #failures = 0;
+  #rested = 0;
+  #restsUntil = 0;
+  #swept = Date.now();
+  /** Memory, in MiB, of the guests that were let in, and what there was for all of them at first. */
+  #reservedMiB = 0;
 
   constructor(
     options: WorkerOptions,
@@ -85,7 +98,8 @@ class Worker {
     this.#signal = signal;
     this.#progress = progress;
     this.#host = { name: hostname(), qemu: options.qemu };
-    this.#pullers = [null, ...options.labels].map((label) => {
+    // Those with a label first: only some workers serve them.
+    this.#pullers = [...options.labels, null].map((label) => {
       const name = queueName(version, options.accel, label);
       const puller = new Puller<Ticket>(name, null, { connection: redis, autorun: false });
       puller.on('error', () => {});
@@ -117,7 +131,7 @@ class Worker {
   async end(): Promise<void> {
     if (this.#redis.status !== 'ready') return;
     await withdraw(this.#redis, 'worker', this.#id).catch(() => {});
-    for (const puller of this.#pullers) await puller.close(true).catch(() => {});
+    for (const puller of this.#pullers) await bounded(puller.close(true)).catch(() => {});
   }
 
   async #announce(): Promise<void> {
@@ -145,7 +159,20 @@ class Worker {
 
   /** No trial is taken that this host could not hold. */
   async #hasRoom(): Promise<boolean> {
-    if (this.#running.size >= this.#options.jobs) return false;
+    if (this.#running.size >= this.#options.jobs || performance.now() < this.#restsUntil) return false;
+    if (this.#failures > 0) {
+      // What fails here at once would fail the next one, too, before another host comes to it.
+      const seconds = Math.min(MOST_REST_SECONDS, 2 ** this.#failures);
+      this.#restsUntil = performance.now() + seconds * 1000;
+      if (this.#rested !== this.#failures) {
+        this.#rested = this.#failures;
+        return false;
+      }
+    }
+    if (Date.now() - this.#swept > DAY_MS) {
+      this.#swept = Date.now();
+      await sweepParts();
+    }
     await using probe = await scratchDir('room').catch((error: unknown) => {
       this.#tellOnce('disk', `${firstLine(error)}: takes no trials until then`);
       return null;
@@ -190,20 +217,26 @@ class Worker {
     const over = new AbortController();
     const stop = (): void => over.abort();
     this.#signal.addEventListener('abort', stop, { once: true });
+    if (this.#signal.aborted) return;
     try {
+      if (!(await this.#isAnnounced(ticket))) return void (await this.#done(job));
       const coordinator = new CoordinatorClient(ticket, new AbortController().signal);
       const taken = await coordinator
         .tell('take', { version: this.#version, host: this.#host, accel: this.#options.accel })
         .catch((error: unknown) => {
-          this.#progress.line(`run ${ticket.run}: ${firstLine(error)}: its coordinator is gone`);
+          this.#tellOnce(
+            `gone ${ticket.run}`,
+            `run ${ticket.run}: ${firstLine(error)}: its coordinator is gone, or listens where this host cannot reach it`,
+          );
           return null;
         });
-      await this.#done(job);
+      // Not waited for: who has the trial is known, and its coordinator waits for a sign.
+      void this.#done(job);
       if (taken === null || taken.status === 409 || taken.status === 410) return;
       if (taken.status !== 200)
         throw new InfraError('trial-over', String(taken.document.error ?? `answered ${taken.status}`));
-      const { plan } = taken.document as unknown as Assignment;
-      const assignment = { plan, parts: partsSchema.parse(taken.document.parts) };
+      const assignment = await this.#read(taken.document, coordinator);
+      const { plan } = assignment;
       const { kernel, module, scenario, trial } = plan;
       await this.#progress.step(
         `${kernel} ${module} ${scenario.name} trial ${trial} of ${ticket.run}`,
@@ -213,6 +246,24 @@ class Worker {
     } finally {
       this.#signal.removeEventListener('abort', stop);
     }
+  }
+
+  /** What a coordinator sent, looked at: its words go into file names and programs of this host. Throws InfraError. */
+  async #read(document: Record<string, unknown>, coordinator: CoordinatorClient): Promise<Assignment> {
+    try {
+      return { plan: planSchema.parse(document.plan), parts: partsSchema.parse(document.parts) };
+    } catch (error) {
+      const [issue] = error instanceof z.ZodError ? error.issues : [];
+      const why = `its plan is none: ${issue ? `${issue.path.map(String).join('.')}: ${issue.message}` : firstLine(error)}`;
+      await coordinator.tell('refuse', { why: why.slice(0, 1000) }).catch(() => {});
+      throw new InfraError('trial-over', why, error);
+    }
+  }
+
+  /** True if the run that a ticket is of tells that it is there: tickets outlive runs that were killed. */
+  async #isAnnounced({ run }: Ticket): Promise<boolean> {
+    const runs = await announced(this.#redis, 'run', coordinatorSchema);
+    return [...runs.values()].some((other) => other.run === run);
   }
 
   /** Runs a trial that is this worker's, and returns its outcome. */
@@ -225,6 +276,7 @@ class Worker {
     const { plan } = assignment;
     let status = 'its parts are gathered';
     let isStopped = false;
+    let isBegun = false;
     const onStatus = (text: string): void => {
       status = text;
       update(text);
@@ -237,30 +289,37 @@ class Worker {
         const answer = await coordinator.tell('beat', { status: status.slice(0, 500) }).catch(() => null);
         if (answer?.status === 200 && answer.document.stop === true) isStopped = true;
         // Its coordinator has given it up, or is gone.
-        if (isStopped || answer?.status === 410 || coordinator.isLost) over.abort();
+        const isRefused = answer !== null && answer.status >= 400 && answer.status < 500;
+        if (isStopped || isRefused || coordinator.isLost) over.abort();
         await sleep(BEAT_SECONDS * 1000, undefined, { signal: beating.signal }).catch(() => {});
       }
     })();
     try {
       await using scratch = await scratchDir('trial');
-      await using parts = await gatherParts(assignment, coordinator, this.#progress);
+      const until = AbortSignal.any([over.signal, AbortSignal.timeout(GATHER_SECONDS * 1000)]);
+      await using parts = await interruptible(
+        gatherParts(assignment, coordinator, this.#progress),
+        until,
+      ).catch((error: unknown) => {
+        if (over.signal.aborted || !until.aborted) throw error;
+        throw new InfraError('part-lost', `its parts were not there after ${GATHER_SECONDS / 60} min`);
+      });
       if (parts.fetched.length > 0)
         this.#progress.line(`from its coordinator came ${parts.fetched.join(', ')}`);
-      await this.#roomFor(assignment, over.signal, onStatus);
+      using _room = await this.#roomFor(assignment, over.signal, onStatus);
       const dir = join(scratch.path, 'trial');
       await mkdir(dir, { mode: 0o700 });
       const courier = new Courier(dir, coordinator);
       courier.follow();
       let crash: Promise<unknown> = Promise.resolve();
+      isBegun = true;
       const outcome = await this.#crowd.with(plan, () =>
         runTrial(plan, parts.files, dir, over.signal, {
           onStatus,
           crowding: this.#crowd.factor,
           onCrash: (end, timings) => {
-            crash = courier
-              .flush()
-              .then(() => coordinator.tell('crashed', { end, timings }))
-              .catch(() => {});
+            // It is judged by what its logs have now, as on one machine.
+            crash = courier.hold(() => coordinator.insist('crashed', { end, timings })).catch(() => {});
           },
         }),
       );
@@ -272,9 +331,21 @@ class Worker {
         ? { why: 'cut-off', worker: `its worker on ${this.#host.name} was stopped` }
         : ended;
       await courier.deliver(end, timings);
+      const isOwnFault = outcome.outcome === 'infra-error' && (timings.outcome ?? 0) < SOON_SECONDS;
+      this.#failures = isOwnFault ? this.#failures + 1 : 0;
       return outcome.outcome;
     } catch (error) {
-      if (!(error instanceof LoopanicError) && !isSystem(error)) throw error;
+      if (over.signal.aborted && !isBegun && this.#signal.aborted)
+        await coordinator
+          .tell('ended', {
+            end: { why: 'cut-off', worker: `its worker on ${this.#host.name} was stopped` },
+            timings: {},
+            files: {},
+          })
+          .catch(() => {});
+      if (isBegun || over.signal.aborted || (!(error instanceof LoopanicError) && !isSystem(error)))
+        throw error;
+      this.#failures++;
       // It was not begun: its coordinator is to have it done elsewhere.
       await coordinator.tell('refuse', { why: firstLine(error).slice(0, 1000) }).catch(() => {});
       throw error;
@@ -284,14 +355,23 @@ class Worker {
     }
   }
 
-  /** Waits until a trial's guests fit into this host's free memory. */
-  async #roomFor({ plan }: Assignment, signal: AbortSignal, onStatus: (text: string) => void): Promise<void> {
+  /**
+   * Lets a trial in when its guests fit into this host's memory, beside those that were let in before: guests take theirs as they go. Disposing
+   * gives the room back. Throws InfraError if they never will.
+   */
+  async #roomFor(
+    { plan }: Assignment,
+    signal: AbortSignal,
+    onStatus: (text: string) => void,
+  ): Promise<Disposable> {
     const guests = plan.scenario.where === 'peer' ? 2 : 1;
     const mib = plan.scenario.vm.memoryMiB * guests * MEMORY_SHARE;
-    while (!signal.aborted) {
-      const free = process.availableMemory() / 2 ** 20;
-      if (free >= mib) return;
-      if (this.#running.size <= 1)
+    for (;;) {
+      // What those that were let in have taken already is counted twice: rather too careful than the kernel's own choice.
+      const free = process.availableMemory() / 2 ** 20 - this.#reservedMiB / 2;
+      if (free >= mib) break;
+      if (signal.aborted) throw new InterruptedError();
+      if (this.#reservedMiB === 0)
         throw new InfraError(
           'no-room',
           `its guests need ${Math.ceil(mib)} MiB of memory, and ${Math.floor(free)} are free on ${this.#host.name}`,
@@ -299,6 +379,12 @@ class Worker {
       onStatus(`waits for ${Math.ceil(mib)} MiB of free memory`);
       await sleep(1000);
     }
+    this.#reservedMiB += mib;
+    return {
+      [Symbol.dispose]: () => {
+        this.#reservedMiB -= mib;
+      },
+    };
   }
 
   #tellOnce(key: string, line: string): void {
@@ -311,20 +397,4 @@ class Worker {
 /** The system's own refusals: a disk that is full. */
 function isSystem(error: unknown): boolean {
   return error instanceof Error && 'syscall' in error;
-}
-
-/** A command that a Redis which is away would hold for as long as it is. */
-async function bounded<T>(work: Promise<T>): Promise<T> {
-  const timer = new AbortController();
-  work.catch(() => {});
-  try {
-    return await Promise.race([
-      work,
-      sleep(PULL_SECONDS * 1000, undefined, { signal: timer.signal }).then(() => {
-        throw new Error('it does not answer');
-      }),
-    ]);
-  } finally {
-    timer.abort();
-  }
 }

@@ -110,7 +110,9 @@ function mergedText({ mergedFrom }: RunDocument): string {
 /** Of a run whose trials were not all on its own host: where they were. */
 function hostsText(run: RunDocument): string {
   const hosts = new Map<string, number>();
-  for (const { host, accel } of run.cells.flatMap(({ trials }) => trials)) {
+  for (const { host, accel, timings } of run.cells.flatMap(({ trials }) => trials)) {
+    // It never was anywhere.
+    if (host === null && Object.keys(timings).length === 0) continue;
     const { name, qemu } = host ?? { name: 'an unknown host', qemu: 'an unknown QEMU' };
     const text = `${name}, ${accel}; ${qemu}`;
     hosts.set(text, (hosts.get(text) ?? 0) + 1);

@@ -1,4 +1,4 @@
-import { readFile, rm } from 'node:fs/promises';
+import { readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { writeJson } from '../base/files.js';
 import type { Progress } from '../base/progress.js';
@@ -32,8 +32,10 @@ export async function afterCrash(
   const file = join(dir, 'dump.json');
   const text = await readFile(file, 'utf8').catch(() => null);
   if (text === null) {
-    // A dump that was cut off with its run.
+    // A dump that was cut off with its run, or on its way from a worker.
     await rm(dumpPorts(dir).vmcore, { force: true });
+    for (const name of await readdir(dir))
+      if (name.endsWith('.part')) await rm(join(dir, name), { force: true });
     return { dump: null, analysis: null };
   }
   const dump: DumpRecord = dumpSchema.parse(JSON.parse(text));

@@ -55,9 +55,15 @@ export const qemuVersion = readOnce(async () => {
 const MOST_SCRIPT_MIB = 64;
 
 /** Content of what runs in a guest beside the image: loopanic's own scripts, the image's, and the workload. */
-export async function scriptsKey({ loaded, image }: Pick<CellParts, 'loaded' | 'image'>): Promise<string> {
-  const content: (string | Buffer)[] = [await readFile(image.guestScript)];
-  for (const dir of [join(imagesDir, 'guest'), loaded.workloadDir]) {
+export async function scriptsKey({
+  imageScript,
+  workload,
+}: {
+  imageScript: string;
+  workload: string;
+}): Promise<string> {
+  const content: (string | Buffer)[] = [await readFile(imageScript)];
+  for (const dir of [join(imagesDir, 'guest'), workload]) {
     const entries = await readdir(dir, { recursive: true, withFileTypes: true });
     const files = entries
       // A folder's link is read as what it leads to, which must be in the folder.

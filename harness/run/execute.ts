@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import pLimit from 'p-limit';
 import { firstLine, interruptible, UsageError } from '../base/errors.js';
 import { sweepScratch } from '../base/files.js';
@@ -11,6 +12,7 @@ import type { RunCell, RunDocument, RunTrial } from '../results/run-schema.js';
 import type { LoadedScenario } from '../scenario/scenario-schema.js';
 import { type CellParts, newSeed, planTrial } from '../trial/plan.js';
 import { needsAnother } from '../verdict/stopping.js';
+import type { AccelChoice } from '../vm/accel.js';
 import { afterCrash } from './after-crash.js';
 import { jobsThatFit, type Need, needOf } from './jobs.js';
 import { checkNames, type PreparedCell, prepare, type RunRequest } from './prepare.js';
@@ -33,7 +35,7 @@ export async function executeRun(
   request: RunRequest,
   signal: AbortSignal,
   progress: Progress,
-  connect?: (run: string) => Promise<Runner>,
+  connect?: (run: string, earlier: AccelChoice['accel'] | null) => Promise<Runner>,
 ): Promise<RunResult> {
   await sweepScratch();
   const loaded = await checkNames(request);
@@ -48,7 +50,8 @@ export async function executeRun(
   try {
     const { prepared, document } = await interruptible(
       (async () => {
-        runner = await connect?.(folder.id);
+        const earlier = request.resume === undefined ? null : (await folder.read()).host.accel;
+        runner = await connect?.(folder.id, earlier);
         const { accel } = runner ?? {};
         return prepare(accel ? { ...request, chosen: accel } : request, folder.id, loaded, progress, signal);
       })(),
@@ -80,6 +83,7 @@ class Session {
   readonly #started: number;
   #saving: Promise<void> = Promise.resolve();
   #nextSave: Promise<void> | undefined;
+  #lastSaveMs = 0;
   /** Analyses take a program and memory of this host each, wherever the guests were. */
   readonly #analyses = pLimit(availableParallelism());
 
@@ -111,6 +115,8 @@ class Session {
       this.#prepared.flatMap((entry) => (entry.parts ? [[entry.cell, entry.parts]] : [])),
     );
     const partsOf = (cell: RunCell): CellParts => parts.get(cell) as CellParts;
+    const halted = new AbortController();
+    const waits = AbortSignal.any([this.#signal, halted.signal]);
     await workThrough(this.#document, [...parts.keys()], {
       slots: this.#runner.slots,
       confidence: this.#request.confidence,
@@ -118,10 +124,16 @@ class Session {
       isStopped: () => this.#signal.aborted,
       begin: (cell) => this.#lookAgain(cell, partsOf(cell)),
       trial: async (cell, isAwaited, judged) => {
-        const place = await this.#runner.place({ parts: partsOf(cell), isAwaited }, this.#signal);
-        if (place !== null) await this.#runTrial(cell, partsOf(cell), place, judged);
-        return place !== null;
+        const place = await this.#runner.place({ parts: partsOf(cell), isAwaited }, waits);
+        if (place === null) return false;
+        try {
+          await this.#runTrial(cell, partsOf(cell), place, judged);
+        } finally {
+          place.release();
+        }
+        return true;
       },
+      halt: () => halted.abort(),
       aimed: (cell) => this.#tellOfMany(cell),
       finished: () => this.#save(),
     });
@@ -190,10 +202,14 @@ class Session {
   /** One after the other, so that what is on disk last was known last; who comes while one is written shares the next. */
   #save(): Promise<void> {
     if (this.#nextSave) return this.#nextSave;
-    const saved = this.#saving.then(() => {
+    const saved = this.#saving.then(async () => {
+      // A large run's takes its time, and trials are saved beside it.
+      if (this.#lastSaveMs > LONG_SAVE_MS) await sleep(10 * this.#lastSaveMs);
       this.#nextSave = undefined;
-      this.#document.durationSeconds = Math.round(performance.now() - this.#started) / 1000;
-      return this.#folder.save(this.#document);
+      const began = performance.now();
+      this.#document.durationSeconds = Math.round(began - this.#started) / 1000;
+      await this.#folder.save(this.#document);
+      this.#lastSaveMs = performance.now() - began;
     });
     this.#nextSave = saved;
     this.#saving = saved.catch(() => {});
@@ -211,6 +227,9 @@ class Session {
     return this.#signal.aborted && !(this.#request.attendance !== undefined && over);
   }
 }
+
+/** run.json of thousands of trials. */
+const LONG_SAVE_MS = 150;
 
 /** Boots of one cell that its user should hear of before they are made. */
 const MANY_BOOTS = 30;
@@ -233,7 +252,7 @@ function jobsOf({ jobs = 1 }: RunRequest, loaded: LoadedScenario[]): number {
   const needs = loaded.map(needOf);
   const most = (of: (need: Need) => number): number => Math.max(1, ...needs.map(of));
   const [cpus, memoryMiB] = [most((need) => need.cpus), most((need) => need.memoryMiB)];
-  if (jobs === 'auto') return jobsThatFit({ cpus, memoryMiB });
+  if (jobs === 'auto') return Math.min(loaded.length, jobsThatFit({ cpus, memoryMiB }));
   const guests = Math.min(jobs, loaded.length);
   // Within the limits of a container, too.
   const free = Math.floor(process.availableMemory() / 2 ** 20);

@@ -106,7 +106,7 @@ export async function prepare(
       const lun = ownStorage ? null : await ensureLun(entry.scenario, kernel);
       const mkfs = ownStorage ? mkfsOptions(entry.scenario, kernel, GUEST_MKFS) : [];
       const parts = { module, accel: accel.accel, modules: modules.guest, capture, lun, mkfs };
-      const scripts = await scriptsKey({ loaded: entry, image });
+      const scripts = await scriptsKey(scriptsOf({ loaded: entry, image }));
       const made = { ...parts, kernel, loaded: entry, image, scripts };
       const key = await cellKey(made, request.dump);
       slots.push({ ...slot, kernel, cell: { ...made, key } });
@@ -143,6 +143,11 @@ type CellSlot = {
   image: GuestImage;
   kernel: Kernel | null;
 } & ({ cell: CellParts } | { cell: null; why: string });
+
+const scriptsOf = ({ loaded, image }: Pick<CellParts, 'loaded' | 'image'>) => ({
+  imageScript: image.guestScript,
+  workload: loaded.workloadDir,
+});
 
 const DEFAULT_IMAGE = 'minimal';
 /** Version of xfsprogs in the images that make their file system themselves (Debian 12). */
@@ -312,7 +317,7 @@ async function newCell(
     },
     moduleInfo: slot.cell ? moduleRecord(slot.cell.module) : null,
     image: { name: image.name, key: image.key },
-    scripts: slot.cell?.scripts ?? (await scriptsKey(slot)),
+    scripts: slot.cell?.scripts ?? (await scriptsKey(scriptsOf(slot))),
     repeat: repeatArguments(cell, request, image.name),
     scenarioDefinition: definition,
     wantedTrials:

@@ -32,6 +32,8 @@ export interface Place {
    * the guest.
    */
   run(plan: TrialPlan, dir: string, signal: AbortSignal, callbacks: TrialCallbacks): Promise<TrialOutcome>;
+  /** It is not used after all. */
+  release(): void;
   /** Settles when what was dumped is in `dir`, or never will be. */
   dumped(): Promise<void>;
 }
@@ -71,7 +73,7 @@ export class LocalRunner implements Runner {
         runTrial(plan, filesOf(parts), dir, signal, told, this.#attendance),
       );
     };
-    return { host: this.#host, run, dumped: () => Promise.resolve() };
+    return { host: this.#host, run, release: () => {}, dumped: () => Promise.resolve() };
   }
 
   async end(): Promise<void> {}

@@ -20,6 +20,8 @@ export interface Work {
   trial: (cell: RunCell, isAwaited: boolean, judged: () => void) => Promise<boolean>;
   /** A cell needs so many survivors, now that its control is known. */
   aimed: (cell: RunCell) => void;
+  /** Something failed: what waits for its turn is not begun. */
+  halt: () => void;
   /** A cell has all its trials. */
   finished: (cell: RunCell) => Promise<void>;
 }
@@ -58,8 +60,13 @@ export async function workThrough(
     return {
       after: (control && places.get(control)) ?? null,
       run: async () => {
-        await work.begin(cell);
-        await runCell(cell);
+        try {
+          await work.begin(cell);
+          await runCell(cell);
+        } catch (error) {
+          work.halt();
+          throw error;
+        }
       },
     };
   });

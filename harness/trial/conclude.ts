@@ -128,7 +128,7 @@ export async function concludeTrial(
     signature: crash.log.signature,
     // A panic counts, whoever stopped what came after it.
     interrupted: (end.why === 'interrupted' || end.why === 'cut-off') && crash.log.outcome === 'no-crash',
-    ended: { ...end },
+    ended: plainEnd(end),
     phase: markers.phase,
     timings,
     accel: plan.accel,
@@ -171,7 +171,7 @@ export async function concludeUnreadable(
   why: string,
 ): Promise<TrialOutcome> {
   const empty = await concludeTrial(plan, join(dir, 'none'), { why: 'cut-off' }, timings);
-  const told = { ...empty, ended: { ...end }, interrupted: end.why === 'interrupted' };
+  const told = { ...empty, ended: plainEnd(end), interrupted: end.why === 'interrupted' };
   let crashed = end.why === 'crashed';
   for (const name of [TRIAL_FILES.console, TRIAL_FILES.peerConsole]) {
     const reader = new CrashReader();
@@ -187,6 +187,12 @@ export async function concludeUnreadable(
         reason: `it crashed, and its logs cannot be read: ${why}`,
       }
     : { ...told, outcome: 'infra-error', reason: `its logs cannot be read: ${why}` };
+}
+
+/** Why a trial was ended, as outcome.json has it. */
+function plainEnd(end: TrialEnd): TrialOutcome['ended'] {
+  const told: [string, string | number | null | undefined][] = Object.entries(end);
+  return Object.fromEntries(told.flatMap(([key, value]) => (value === undefined ? [] : [[key, value]])));
 }
 
 /** Of a log, in an outcome: the log itself is beside it. */

@@ -29,7 +29,8 @@ export class TrialRecord {
     const last = await this.#concluded(end, timings);
     if (!this.#known) return this.#save(last);
     // What the panicked kernel printed of its trace came while the dump was taken.
-    return this.#save({ ...this.#known, gate: last.gate, gateWhy: last.gateWhy, timings });
+    const told = Object.keys(timings).length > 0 ? timings : this.#known.timings;
+    return this.#save({ ...this.#known, gate: last.gate, gateWhy: last.gateWhy, timings: told });
   }
 
   /** By the trial's logs, as it can be read again; whatever a guest has put in them, other trials go on. */

@@ -80,6 +80,8 @@ export class Watchdog {
   #booted = false;
   #slowness = 1;
   readonly #crowding: () => number;
+  /** The largest since it came further: what was slow then is not made up for when others end. */
+  #crowded = 0;
 
   constructor(
     limits: Limits,
@@ -98,7 +100,8 @@ export class Watchdog {
 
   /** How many times slower than usual this guest is: by its boot, and by those beside it; 1 at least. */
   get slowness(): number {
-    return Math.max(this.#slowness, Math.min(MOST_SLOWNESS, this.#crowding()));
+    this.#crowded = Math.max(this.#crowded, this.#crowding());
+    return Math.max(this.#slowness, Math.min(MOST_SLOWNESS, this.#crowded));
   }
 
   start(): void {
@@ -130,6 +133,7 @@ export class Watchdog {
 
   /** The guest came further. */
   progress(): void {
+    this.#crowded = 0;
     this.#lastProgress = this.#now();
   }
 

@@ -1,5 +1,5 @@
 import { join, resolve } from 'node:path';
-import { EXIT, firstLine } from '../../base/errors.js';
+import { EXIT, firstLine, UsageError } from '../../base/errors.js';
 import { writeFileAtomic } from '../../base/files.js';
 import type { Progress } from '../../base/progress.js';
 import { readYaml } from '../../base/yaml-file.js';
@@ -13,7 +13,6 @@ import { executeRun } from '../../run/execute.js';
 import { parseJobs } from '../../run/jobs.js';
 import { planRun } from '../../run/plan-run.js';
 import type { RunRequest } from '../../run/prepare.js';
-import type { Runner } from '../../run/runner.js';
 import { parseShard, shardOf, wholeOf } from '../../run/shard.js';
 import { loadMatrix, type MatrixCell, matrixFile, matrixNames } from '../../scenario/load-matrix.js';
 import { scenarioNames } from '../../scenario/load-scenario.js';
@@ -32,11 +31,11 @@ export interface MatrixArgs
   resume?: string | undefined;
   image?: string | undefined;
   trials?: number | undefined;
-  jobs: string;
+  jobs?: string | undefined;
   queue?: string | undefined;
-  listen: string;
+  listen?: string | undefined;
   label?: string | undefined;
-  workerWait: number;
+  workerWait?: number | undefined;
   confidence?: number | undefined;
   /** False with --no-expectation-ok (yargs turns it round): a panic needs no expectation. */
   expectationOk: boolean;
@@ -84,28 +83,43 @@ async function matrixList(json: boolean): Promise<number> {
   return EXIT.ok;
 }
 
+/** A worker may be restarted meanwhile. */
+const WORKER_WAIT_SECONDS = 600;
+
 /** How a run gets its workers; undefined where trials run here. Throws UsageError. */
 async function queueOf(
-  { queue, listen, label, workerWait, accel }: MatrixArgs,
+  { queue, jobs, listen, label, workerWait, accel }: MatrixArgs,
   signal: AbortSignal,
   progress: Progress,
-): Promise<((run: string) => Promise<Runner>) | undefined> {
-  if (queue === undefined) return undefined;
+): Promise<Parameters<typeof executeRun>[3]> {
+  if (queue === undefined) {
+    for (const [name, value] of Object.entries({ listen, label, 'worker-wait': workerWait }))
+      if (value !== undefined) throw new UsageError('bad-usage', `--${name}: is for --queue`);
+    return undefined;
+  }
+  if (jobs !== undefined)
+    throw new UsageError('bad-usage', '--jobs: with --queue each worker has its own number');
   // Loaded where it is wanted: a quarter of a second.
-  const [{ QueueRunner }, { checkUrl }, { parseListen }, { checkLabel }] = await Promise.all([
+  const [{ QueueRunner }, { isHere, readUrl }, { parseListen }, { checkLabel }] = await Promise.all([
     import('../../queue/coordinator.js'),
     import('../../queue/redis.js'),
     import('../../queue/coordinator-server.js'),
     import('../../queue/protocol.js'),
   ]);
+  const url = await readUrl(queue);
+  if (listen === undefined && !isHere(url))
+    throw new UsageError(
+      'bad-usage',
+      '--queue: workers on other hosts must reach this run: give --listen with an address of this host (or 127.0.0.1, if they are all here)',
+    );
   const options = {
-    url: checkUrl(queue),
-    listen: parseListen(listen),
+    url,
+    listen: parseListen(listen ?? '127.0.0.1'),
     label: label === undefined ? null : checkLabel(label),
     accel,
-    patienceSeconds: workerWait,
+    patienceSeconds: workerWait ?? WORKER_WAIT_SECONDS,
   };
-  return (run) => QueueRunner.start(run, options, signal, progress);
+  return (run, earlier) => QueueRunner.start(run, { ...options, accel: earlier ?? accel }, signal, progress);
 }
 
 /** `loopanic matrix NAME|FILE`: every cell of a matrix file, against its expectations. */
@@ -141,7 +155,7 @@ export async function matrix(args: MatrixArgs, { signal }: Context): Promise<num
       ...boots,
       needControls: args.confidence !== undefined,
       noExpectationOk: !args.expectationOk,
-      jobs: parseJobs(args.jobs),
+      jobs: parseJobs(args.jobs ?? '1'),
       retries,
       dump,
       keepDumps,

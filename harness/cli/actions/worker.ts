@@ -5,7 +5,7 @@ import { GUEST_PROGRAMS, needProgram } from '../../host/tools.js';
 import { ensureKernel } from '../../kernel/fetch.js';
 import { presentIds, presentKernel } from '../../kernel/store.js';
 import { checkLabel } from '../../queue/protocol.js';
-import { checkUrl } from '../../queue/redis.js';
+import { readUrl } from '../../queue/redis.js';
 import { work } from '../../queue/worker.js';
 import { qemuVersion } from '../../run/cell-key.js';
 import { jobsThatFit, parseJobs, USUAL_NEED } from '../../run/jobs.js';
@@ -23,7 +23,7 @@ export interface WorkerArgs {
 
 /** `loopanic worker`: runs trials for others until it is ended. */
 export async function worker(args: WorkerArgs, { signal }: Context): Promise<number> {
-  const url = checkUrl(args.queue);
+  const url = await readUrl(args.queue);
   const asked = parseJobs(args.jobs);
   const labels = (args.labels ?? '').split(',').filter(Boolean).map(checkLabel);
   for (const program of GUEST_PROGRAMS) await needProgram(program);

@@ -53,21 +53,21 @@ export function matrixCommand(y: Cli): Cli {
           type: 'number',
           describe: `boots of each control (default ${CONTROL_BOOTS}); without --confidence, of each cell`,
         })
-        .option('jobs', { ...jobs('cells that are run at a time'), default: '1' })
+        .option('jobs', jobs('cells that are run at a time; default 1'))
         .option('queue', {
           type: 'string',
-          describe: 'have the trials run by the workers of this Redis (loopanic worker): redis://HOST',
+          describe:
+            'have the trials run by the workers of this Redis (loopanic worker): redis://HOST, or @FILE that holds it',
         })
         .option('listen', {
           type: 'string',
-          default: '127.0.0.1',
-          describe: 'with --queue: address at which workers reach this run, HOST or HOST:PORT',
+          describe:
+            'with --queue: address at which workers reach this run, HOST or HOST:PORT; default, with a Redis on this host: 127.0.0.1',
         })
         .option('label', { type: 'string', describe: 'with --queue: only workers that have this label' })
         .option('worker-wait', {
           type: 'number',
-          default: 600,
-          describe: 'with --queue: seconds without any worker after which the run is given up',
+          describe: 'with --queue: seconds without any worker after which the run is given up; default 600',
         })
         .option('retries', retries)
         .option('seed', { type: 'number', describe: "repeats the trials' random choices" })

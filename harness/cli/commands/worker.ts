@@ -13,7 +13,7 @@ export function workerCommand(y: Cli): Cli {
           type: 'string',
           demandOption: true,
           describe:
-            'the Redis that runs hand their trials out through: redis://[:PASSWORD@]HOST, rediss:// with TLS',
+            'the Redis that runs hand their trials out through: redis://[:PASSWORD@]HOST, rediss:// with TLS, or @FILE that holds it',
         })
         .option('jobs', { ...jobs('trials at a time'), default: 'auto' })
         .option('labels', {

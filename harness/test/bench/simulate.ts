@@ -193,6 +193,7 @@ async function simulate(trouble: Trouble, seed: number): Promise<string[]> {
     confidence: 0.99,
     byReading: true,
     isStopped: () => false,
+    halt: () => {},
     begin: async () => {},
     aimed: () => {},
     finished: async () => {},

@@ -1,15 +1,18 @@
-import { open, readFile, stat } from 'node:fs/promises';
+import { open, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
+import { trialEndSchema } from '../../outcome/decide.js';
 import { parseListen } from '../../queue/coordinator-server.js';
-import { checkLabel } from '../../queue/protocol.js';
-import { checkUrl, shownUrl } from '../../queue/redis.js';
+import { planSchema } from '../../queue/plan-schema.js';
+import { checkLabel, partsSchema } from '../../queue/protocol.js';
+import { readUrl, shownUrl } from '../../queue/redis.js';
 import { describeSparse, sparseStream, writeSparse } from '../../queue/sparse.js';
 import { makeReport } from '../../report/report.js';
 import type { RunCell, RunDocument } from '../../results/run-schema.js';
 import { jobsThatFit, parseJobs } from '../../run/jobs.js';
 import { schedule } from '../../run/schedule.js';
+import { loadScenario } from '../../scenario/load-scenario.js';
 import { Watchdog } from '../../trial/watchdog.js';
 import { judgeInRun } from '../../verdict/judge-run.js';
 import { tempDir } from '../support/files.js';
@@ -92,16 +95,20 @@ test('schedule: ten thousand at once', async (t) => {
   t.is(done, 10_000);
 });
 
-test('addresses, labels and numbers of jobs', (t) => {
+test('addresses, labels and numbers of jobs', async (t) => {
   t.deepEqual(parseListen('10.0.0.5'), { host: '10.0.0.5', port: 0 });
   t.deepEqual(parseListen('build-7.lab:8080'), { host: 'build-7.lab', port: 8080 });
   t.deepEqual(parseListen('[::1]:9'), { host: '::1', port: 9 });
-  for (const bad of ['', ':80', 'a b', '10.0.0.5:', '10.0.0.5:99999', '::1', 'http://x'])
+  for (const bad of ['', ':80', 'a b', '10.0.0.5:', '10.0.0.5:99999', '::1', 'http://x', '0', '8080'])
     t.throws(() => parseListen(bad), { message: /is no address/ }, bad);
-  t.is(checkUrl('rediss://:pw@h:1/2'), 'rediss://:pw@h:1/2');
-  for (const bad of ['h', 'http://h', 'redis://', 'redis:'])
-    t.throws(() => checkUrl(bad), { message: /no address of a Redis/ }, bad);
-  t.false(shownUrl('redis://me:s3cret@h').includes('s3cret'));
+  t.is(await readUrl('rediss://:pw@h:1/2'), 'rediss://:pw@h:1/2');
+  const file = join(await tempDir(t), 'queue');
+  await writeFile(file, 'redis://:p%25w@h\n');
+  t.is(await readUrl(`@${file}`), 'redis://:p%25w@h');
+  for (const bad of ['h', 'http://h', 'redis://', 'redis:', 'redis://h/0?password=pw', 'redis://:p%w@h'])
+    await t.throwsAsync(readUrl(bad), { message: /no address of a Redis/ }, bad);
+  await t.throwsAsync(readUrl('@/nowhere'), { message: /nowhere: cannot be read/ });
+  t.is(shownUrl('redis://me:s3cret@h:7/1'), 'redis://h:7/1');
   t.is(checkLabel('kvm'), 'kvm');
   for (const bad of ['', 'A', 'a/b', '-', 'x'.repeat(40)]) t.throws(() => checkLabel(bad), undefined, bad);
   t.is(parseJobs('auto'), 'auto');
@@ -177,4 +184,106 @@ test('different QEMUs are told, and hosts are named in the report', async (t) =>
   t.regex(html, /<li>rack-1, tcg; QEMU 7\.2: 5 trials<\/li>/);
   t.regex(html, /<th>host<\/th>/);
   t.notRegex(await makeReport(sampleRun(), 'html', '/nowhere', '/nowhere'), /<th>host<\/th>/);
+});
+
+test('a plan from elsewhere says what a scenario may say, and names no place outside the guest', async (t) => {
+  const { scenario } = await loadScenario('xfs-loopback');
+  const plan = {
+    ...{
+      kernel: 'debian-6.1',
+      module: 'stock',
+      trial: 1,
+      cellKey: 'k',
+      seed: 1,
+      token: '0123abcd',
+      scenario,
+    },
+    moduleInfo: {
+      vermagic: 'x',
+      srcversion: null,
+      buildId: null,
+      sha256: '',
+      source: [],
+      sameCodeAs: null,
+      comparedWith: [],
+    },
+    ...{ accel: 'tcg', dump: 'kdump', mkfs: ['-s', 'size=512'], crashkernelMiB: 192, rootDisk: false },
+    profile: {
+      hardenedUsercopyBuilt: true,
+      freelistRandom: true,
+      modules: ['xfs'],
+      optionalModules: ['crc32c-intel'],
+    },
+    parts: {
+      kernel: 'a',
+      image: 'b',
+      modules: 'c.cpio',
+      capture: null,
+      lun: 'd.img',
+      scripts: 'e',
+      module: 'f',
+    },
+    modulePath: 'lib/modules/6.1.0-56-amd64/kernel/drivers/scsi/libiscsi_tcp.ko',
+    expected: {
+      ...{
+        hardenedUsercopy: 'on',
+        release: '6.1',
+        module: { srcversion: null, buildId: null },
+        filesystem: 'xfs',
+      },
+      ...{
+        sectorSize: 512,
+        blockSize: 4096,
+        nomerges: 0,
+        transport: {},
+        slubMinOrder: null,
+        slubMaxOrder: null,
+      },
+      ...{
+        redZone: false,
+        onlineCpus: 1,
+        loopback: true,
+        allocationGroups: 128,
+        writebackCentiseconds: null,
+      },
+      ...{ cycles: 6, proof: [] },
+    },
+  };
+  const read = planSchema.parse(JSON.parse(JSON.stringify(plan)));
+  t.deepEqual(read.scenario, scenario);
+  for (const [what, change] of [
+    ['a place above', { modulePath: 'lib/modules/6.1/kernel/../../../../root/.ssh/authorized_keys.ko' }],
+    ['a place of its own', { modulePath: '/root/.ssh/authorized_keys' }],
+    ['another line', { modulePath: 'lib/modules/6.1/kernel/x.ko\n/../../y' }],
+    ['a key that is a path', { parts: { ...plan.parts, lun: '../../x' } }],
+    ['a kernel that is a path', { kernel: '../x' }],
+    [
+      'a number that is none',
+      { scenario: { ...scenario, limits: { silenceSeconds: null, stallSeconds: 1 } } },
+    ],
+    ['options for QEMU', { scenario: { ...scenario, vm: { ...scenario.vm, cpus: '1,x=y' } } }],
+    [
+      'words for mkfs',
+      { scenario: { ...scenario, filesystem: { ...scenario.filesystem, sectorSize: '512 -d' } } },
+    ],
+    ['a module with an option', { profile: { ...plan.profile, modules: ['-C', '/tmp/x y'] } }],
+  ] as const)
+    t.false(planSchema.safeParse({ ...plan, ...change }).success, what);
+  const parts = (name: string) =>
+    partsSchema.shape.workload.element.safeParse({
+      sha256: 'a'.repeat(64),
+      bytes: 1,
+      isExecutable: true,
+      name,
+    });
+  for (const good of ['run', 'lib/pair.pl', '.hidden', '..x/y']) t.true(parts(good).success, good);
+  for (const bad of ['', '/x', '../x', 'a/../b', 'a/..', '..', '.', 'a//b', 'a\n/../../x', 'a/', 'x\0'])
+    t.false(parts(bad).success, JSON.stringify(bad));
+  for (const end of [
+    { why: 'finnished' },
+    { why: 'left', detail: {} },
+    { why: 'finished', lunBytesWritten: 'x' },
+    {},
+  ])
+    t.false(trialEndSchema.safeParse(end).success, JSON.stringify(end));
 });

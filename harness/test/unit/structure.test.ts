@@ -52,6 +52,25 @@ test('imports point one way', async (t) => {
   }
 });
 
+/** What gives its answer at once. */
+const SYNCHRONOUS = ['join', 'classifier.verdict'];
+
+test('what an `await using` holds is not given back before the work that a function returns is done', async (t) => {
+  for (const { path, text } of await sources()) {
+    const lines = text.split('\n');
+    for (const [index, line] of lines.entries()) {
+      const [, indent] = /^(\s*)await using /.exec(line) ?? [];
+      if (indent === undefined) continue;
+      for (const later of lines.slice(index + 1)) {
+        if (later.trim() !== '' && !later.startsWith(indent)) break;
+        // Of its own scope; a call that is returned goes on behind the end of it.
+        const [, call] = new RegExp(`^${indent}(?:  )?return (?!await )([\\w.#]+)\\(`).exec(later) ?? [];
+        t.true(call === undefined || SYNCHRONOUS.includes(call), `${path}: ${later.trim()}`);
+      }
+    }
+  }
+});
+
 test('nothing but what belongs there stands at the top', async (t) => {
   const allowed = [
     ...[
