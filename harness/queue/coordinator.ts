@@ -139,6 +139,8 @@ export class QueueRunner implements Runner {
       const server = await CoordinatorServer.listen(options.listen);
       const runner = new QueueRunner(run, options, version, redis, accel, server, progress);
       server.serve(runner.#service());
+      // Before the first ticket: workers throw away those of runs that are not there.
+      await runner.#announce();
       runner.#timer = setInterval(() => void runner.#look(), LOOK_MS);
       progress.line(`queue ${shownUrl(options.url)}: workers reach this run at ${server.url}`);
       return runner;
@@ -235,10 +237,14 @@ export class QueueRunner implements Runner {
     }
   }
 
+  #announce(): Promise<void> {
+    const record = { version: this.#version, run: this.#run, hostname: hostname() };
+    return announce(this.#redis, 'run', this.#run, record);
+  }
+
   async #lookAtQueue(): Promise<void> {
     if (this.#told.delete('redis')) this.#progress.line(`${shownUrl(this.#options.url)} answers again`);
-    const record = { version: this.#version, run: this.#run, hostname: hostname() };
-    await announce(this.#redis, 'run', this.#run, record);
+    await this.#announce();
     const able = await tellWorkers(this.#redis, this.#options, this.#version, this.accel.accel, (key, line) =>
       this.#tellOnce(key, line),
     );
