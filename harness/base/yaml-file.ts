@@ -25,22 +25,29 @@ export interface Inheritance {
 
 /**
  * Reads a YAML file and checks it against a schema. Every failure is a UsageError of one line: file:line: key: what is wrong. With
- * `inherit` a file takes from the one that it names what it does not say itself: maps key by key, anything else whole.
+ * `inherit` a file takes from the one that it names what it does not say itself: maps key by key, anything else whole. A file with a key of
+ * `foreign` is another kind of file, which is said.
  */
 export async function readYaml<S extends z.ZodType>(
   file: string,
   schema: S,
   inherit?: Inheritance,
+  foreign: Readonly<Record<string, string>> = {},
 ): Promise<z.output<S>> {
   const chain = [await parseFile(file)];
   if (inherit) await followChain(chain, inherit);
   let content = chain.at(-1)?.content;
   for (const { content: own } of chain.slice(0, -1).reverse()) content = overlay(content, own);
   if (inherit && isRecord(content)) delete content[inherit.key];
+  for (const [own, what] of Object.entries(foreign))
+    if (isRecord(content) && own in content && !knownKeys(schema, []).includes(own))
+      throw new UsageError('bad-file', `${file}: ${what}`);
   const parsed = schema.safeParse(content);
   if (parsed.success) return parsed.data;
 
-  const issue = parsed.error.issues[0];
+  // A key that is mistyped explains another that is missing.
+  const { issues } = parsed.error;
+  const issue = issues.find(({ code }) => code === 'unrecognized_keys') ?? issues[0];
   if (!issue) throw new UsageError('bad-file', `${file}: not valid`);
   const path = [...issue.path];
   let { message } = issue;
@@ -51,6 +58,8 @@ export async function readYaml<S extends z.ZodType>(
     message = `unknown key; ${advice}`;
     path.push(issue.keys[0]);
   }
+  const [, expected] = /^Invalid input: expected (.*), received undefined$/.exec(message) ?? [];
+  if (expected !== undefined) message = `is missing (expected: ${expected})`;
   // The file that says it, of those that this one is like.
   const place = chain.find(({ content: own }) => has(own, path)) ?? chain[0];
   const line = place ? lineOf(place.root, path, place.lines) : 1;

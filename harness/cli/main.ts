@@ -143,7 +143,15 @@ function plain(complaint: string): string {
   if (name !== undefined) return `--${name} ${given}: choose one of ${choices?.replaceAll('"', '')}`;
   const [, lacking] = /^Not enough arguments following: (\S+)/.exec(complaint) ?? [];
   if (lacking !== undefined) return `--${lacking}: needs a value`;
-  const said = complaint.startsWith('Did you mean') ? `unknown command. ${complaint}` : complaint;
+  const options = argv.findIndex((word) => word.startsWith('-'));
+  const typed = argv.slice(0, options < 0 ? 2 : Math.min(2, options));
+  const [, unknown] = /^Unknown argument: (\S+)$/.exec(complaint) ?? [];
+  if (unknown !== undefined && unknown === typed[0]) return `unknown command ${unknown}`;
+  if (complaint.startsWith('Not enough non-option arguments'))
+    return `${typed[0] ?? 'loopanic'}: an argument is missing: loopanic ${typed.join(' ')} --help names it`;
+  const said = complaint.startsWith('Did you mean')
+    ? `unknown command ${typed.join(' ')}. ${complaint}`
+    : complaint;
   return said.replace(/\s*\n\s*/g, ' ');
 }
 

@@ -147,7 +147,7 @@ async function download(
           ?.replace(/^curl: /, '') || done.shortMessage;
       throw new InfraError(
         'download-failed',
-        `${url}: ${words}; run the same command again to go on from here`,
+        `${url}: ${words}; run the same command again to go on from here, through a proxy (https_proxy) or from a mirror (LOOPANIC_CENTOS_VAULT), or give RPMs that are on disk to 'kernel add'`,
       );
     }
   } finally {

@@ -86,6 +86,8 @@ class Session {
   #lastSaveMs = 0;
   /** Analyses take a program and memory of this host each, wherever the guests were. */
   readonly #analyses = pLimit(availableParallelism());
+  /** What is said of a dump is said once for all. */
+  readonly #quietly: Progress;
 
   constructor(
     request: RunRequest,
@@ -103,6 +105,14 @@ class Session {
     this.#runner = runner;
     this.#signal = signal;
     this.#progress = progress;
+    const told = new Set<string>();
+    this.#quietly = {
+      ...progress,
+      line: (text) => {
+        if (!told.has(text)) progress.line(text);
+        told.add(text);
+      },
+    };
     // A run that is gone on with has taken its time before.
     this.#started = performance.now() - document.durationSeconds * 1000;
   }
@@ -193,7 +203,7 @@ class Session {
     const dir = join(this.#folder.path, trial.folder);
     const crash = { kernel, dir, sought: soughtBy(loaded.scenario), keep };
     try {
-      Object.assign(trial, await this.#analyses(() => afterCrash(crash, this.#progress, this.#signal)));
+      Object.assign(trial, await this.#analyses(() => afterCrash(crash, this.#quietly, this.#signal)));
     } catch (error) {
       this.#progress.line(`the dump could not be looked at: ${firstLine(error)}`);
     }

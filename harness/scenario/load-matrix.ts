@@ -65,12 +65,17 @@ export async function matrixFile(nameOrPath: string): Promise<string> {
   return join(scenariosDir, `${nameOrPath}${SUFFIX}`);
 }
 
+const A_SCENARIO = { workload: 'is a scenario, not a matrix: loopanic run takes it' };
+
 /**
  * Loads a matrix file and multiplies it out: kernels × modules × scenarios and what is included, in the file's order, each with its
  * expectation and its positive control. Throws UsageError.
  */
 export async function loadMatrix(file: string, choice: MatrixChoice): Promise<Matrix> {
-  const data = atHome(await readYaml(file, matrixSchemaFor(choice.known)), dirname(resolve(file)));
+  const data = atHome(
+    await readYaml(file, matrixSchemaFor(choice.known), undefined, A_SCENARIO),
+    dirname(resolve(file)),
+  );
   const listed = listedKernels(data, choice.known);
   const kernels = chosenKernels(file, data, choice, listed);
   // Of all kernels: which cells are controls must not depend on what is run now.

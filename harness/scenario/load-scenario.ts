@@ -29,7 +29,7 @@ export async function loadScenario(nameOrPath: string): Promise<LoadedScenario> 
       `unknown scenario ${nameOrPath}${suggestion(nameOrPath, names)}`,
     );
   const file = isPath ? nameOrPath : join(scenariosDir, `${nameOrPath}${SUFFIX}`);
-  const scenario = fillIn(basename(file, SUFFIX), file, await readYaml(file, scenarioSchema, LIKE));
+  const scenario = fillIn(basename(file, SUFFIX), file, await readYaml(file, scenarioSchema, LIKE, A_MATRIX));
   if (!/^[A-Za-z0-9][\w.-]*$/.test(scenario.name))
     throw new UsageError(
       'bad-name',
@@ -45,6 +45,8 @@ export async function loadScenario(nameOrPath: string): Promise<LoadedScenario> 
   }
   return { scenario, workloadDir: workload };
 }
+
+const A_MATRIX = { kernels: 'is a matrix, not a scenario: loopanic matrix takes it' };
 
 /** A scenario file may say `like: NAME`, or name another file by its path from its own folder. */
 const LIKE: Inheritance = {

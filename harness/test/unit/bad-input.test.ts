@@ -36,6 +36,19 @@ test('validate: what takes another kernel is said so, with what it takes; and --
   await refused(t, ['validate', '--module', 'stock', '--json', '--format', 'md'], /both want stdout/);
 });
 
+test('one kind of file for another, a mistyped key, a missing word: said as what it is', async (t) => {
+  const typo = await tempFile(t, 'x.yaml', 'sumary: x\n');
+  await refused(t, ['matrix', typo], /x\.yaml:1: sumary: unknown key; did you mean summary\?/);
+  await refused(t, ['run', typo], /x\.yaml:1: sumary: unknown key; did you mean summary\?/);
+  const short = await tempFile(t, 'y.yaml', 'summary: x\n');
+  await refused(t, ['run', short], /y\.yaml:1: workload: is missing \(expected: object\)/);
+  await refused(t, ['run', join(scenariosDir, 'article.matrix.yaml')], /is a matrix, not a scenario/);
+  await refused(t, ['matrix', join(scenariosDir, 'untar.yaml')], /is a scenario, not a matrix/);
+  await refused(t, ['frobnicate'], /unknown command frobnicate/);
+  await refused(t, ['run'], /run: an argument is missing: loopanic run --help names it/);
+  await refused(t, ['module', 'rm'], /unknown command module rm\. Did you mean ls\?/);
+});
+
 test('unknown names come with the nearest ones', async (t) => {
   await refused(
     t,
