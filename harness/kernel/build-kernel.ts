@@ -7,6 +7,7 @@ import { contentKey, exists, scratchDir } from '../base/files.js';
 import { readGiven } from '../base/given-file.js';
 import { imagesDir } from '../base/paths.js';
 import type { Progress } from '../base/progress.js';
+import { allBugs, targetOf, transportOf } from '../bug/family.js';
 import { command, host } from '../host/command.js';
 import { findProgram, kernelHeaders, needProgram } from '../host/tools.js';
 import { unpackPackage } from '../package/package-files.js';
@@ -128,7 +129,7 @@ function isOwn(patches: readonly string[]): boolean {
 const MOST_PATCH_MIB = 64;
 const REDUCED = join(imagesDir, 'kernel-patches/reduced.config');
 /** Changes when a build of the same would come out differently. */
-const BUILD_VERSION = '1';
+const BUILD_VERSION = '2';
 
 /** Names a build by what goes into it, and says so in kernel.json. */
 async function whatItIsMadeOf(
@@ -171,12 +172,23 @@ async function checkTools(): Promise<void> {
     );
 }
 
+/** What the family's scenarios load beside what every guest does. */
+function familyModules(): string[] {
+  const names = allBugs().flatMap(({ module, transport, targets }) => [
+    module.name,
+    ...transportOf(transport).modules,
+    ...targets.map(targetOf).flatMap((target) => [...target.modules, ...(target.optionalModules ?? [])]),
+  ]);
+  return [...names, 'xfs', 'ext4'];
+}
+
 /** The distribution's configuration with the modules that guests load, less reduced.config. */
 async function configure(tree: string, base: Kernel, id: string): Promise<void> {
   await copyFile(base.config, join(tree, '.config'));
   const names = new Set<string>();
   const { modules, optionalModules, captureModules } = base.profile;
-  for (const name of [...modules, ...optionalModules, ...captureModules, 'ext4']) {
+  const wanted = [...modules, ...optionalModules, ...captureModules, ...familyModules()];
+  for (const name of new Set(wanted)) {
     const args = ['-d', base.modulesRoot, '-S', base.release, '--show-depends', '--ignore-install', name];
     const { stdout } = await host(await needProgram('modprobe'), args, { reject: false });
     for (const [, file = ''] of stdout.matchAll(/^insmod \S*\/(\S+?)\.ko/gm))

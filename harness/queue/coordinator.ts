@@ -23,7 +23,16 @@ import {
   type WorkerRecord,
   workerSchema,
 } from './protocol.js';
-import { announce, announced, bounded, connectRedis, queueName, shownUrl, withdraw } from './redis.js';
+import {
+  announce,
+  announced,
+  bounded,
+  connectRedis,
+  LAST_ANSWER_SECONDS,
+  queueName,
+  shownUrl,
+  withdraw,
+} from './redis.js';
 
 export interface QueueOptions {
   /** The Redis that workers look at, too. */
@@ -181,9 +190,9 @@ export class QueueRunner implements Runner {
     await this.#server.close();
     // Not waited for where Redis is away: who takes such a ticket finds nobody at its address.
     if (this.#redis.status === 'ready') {
-      await withdraw(this.#redis, 'run', this.#run).catch(() => {});
-      const removed = [...this.#jobs.values()].map((job) => this.#queue.remove(job).catch(() => 0));
-      await bounded(Promise.all(removed)).catch(() => {});
+      const gone = [...this.#jobs.values()].map((job) => this.#queue.remove(job));
+      const all = [withdraw(this.#redis, 'run', this.#run), ...gone];
+      await bounded(Promise.allSettled(all), LAST_ANSWER_SECONDS).catch(() => {});
     }
     // At once: what a silent Redis was asked is not waited for.
     this.#redis.disconnect();

@@ -44,16 +44,18 @@ function isDecodable(text: string): boolean {
 }
 
 const ANSWER_SECONDS = 10;
+/** At the end nothing hangs on it any more. */
+export const LAST_ANSWER_SECONDS = 2;
 
 /** What is asked of a Redis, which may be connected and not answer: then it throws, and what was asked may still be done. */
-export async function bounded<T>(work: Promise<T>): Promise<T> {
+export async function bounded<T>(work: Promise<T>, seconds = ANSWER_SECONDS): Promise<T> {
   const over = new AbortController();
   work.catch(() => {});
   try {
     return await Promise.race([
       work,
-      sleep(ANSWER_SECONDS * 1000, undefined, { signal: over.signal }).then(() => {
-        throw new InfraError('no-queue', `Redis did not answer within ${ANSWER_SECONDS} s`);
+      sleep(seconds * 1000, undefined, { signal: over.signal }).then(() => {
+        throw new InfraError('no-queue', `Redis did not answer within ${seconds} s`);
       }),
     ]);
   } finally {

@@ -27,7 +27,16 @@ import {
   versionText,
   type WorkerRecord,
 } from './protocol.js';
-import { announce, announced, bounded, connectRedis, queueName, shownUrl, withdraw } from './redis.js';
+import {
+  announce,
+  announced,
+  bounded,
+  connectRedis,
+  LAST_ANSWER_SECONDS,
+  queueName,
+  shownUrl,
+  withdraw,
+} from './redis.js';
 
 export interface WorkerOptions {
   url: string;
@@ -116,9 +125,9 @@ class Worker {
     );
     while (!this.#signal.aborted) {
       try {
-        await bounded(this.#announce());
+        await interruptible(this.#announce(), this.#signal);
         if (this.#told.delete('redis')) this.#progress.line(`${shownUrl(url)} answers again`);
-        if (await this.#hasRoom()) await this.#pull();
+        if (await this.#hasRoom()) await interruptible(this.#pull(), this.#signal);
       } catch (error) {
         if (this.#signal.aborted) break;
         this.#tellOnce('redis', `${shownUrl(url)}: ${firstLine(error)}: what runs goes on`);
@@ -130,8 +139,11 @@ class Worker {
 
   async end(): Promise<void> {
     if (this.#redis.status !== 'ready') return;
-    await withdraw(this.#redis, 'worker', this.#id).catch(() => {});
-    for (const puller of this.#pullers) await bounded(puller.close(true)).catch(() => {});
+    const all = [
+      withdraw(this.#redis, 'worker', this.#id),
+      ...this.#pullers.map((puller) => puller.close(true)),
+    ];
+    await bounded(Promise.allSettled(all), LAST_ANSWER_SECONDS).catch(() => {});
   }
 
   async #announce(): Promise<void> {

@@ -510,6 +510,48 @@ test('stopped while trials wait: they were never begun, their tickets are gone, 
     await bench.record('stopped', 'trials wait', 'none begun; clean when resumed');
   }));
 
+test('a run with a label is served by workers that have it, and by no other', (t) =>
+  FaultBench.scripted(t, async (bench) => {
+    await bench.script({ ...PANICS, 'compound-head': ['survive'] });
+    const redis = await TestRedis.start(bench);
+    const plain = await TestWorker.start(bench, redis.url, 'w1');
+    await plain.until(/waits at/);
+    const args = await pair(bench);
+    const nobody = await bench.command([
+      ...[...args, '--queue', redis.url],
+      ...['--label', 'big', '--worker-wait', '6'],
+    ]);
+    t.is(nobody.code, 3);
+    t.regex(nobody.stderr, /no worker for tcg with the label big .*\[no-worker\]/);
+    const big = await TestWorker.start(bench, redis.url, 'w2', { args: ['--labels', 'lab,big'] });
+    const resume = ['--resume', await bench.runId()];
+    const { code, run, stderr } = await runOf(start(bench, args, redis.url, '--label', 'big', ...resume));
+    t.is(code, 0, stderr);
+    t.deepEqual(outcomes(run), SURVIVED);
+    t.regex(big.said, /compound-head .*: survived/);
+    t.notRegex(plain.said, /trial/);
+  }));
+
+test('a Redis that is there and does not answer: a run that waits is stopped all the same, and so is a worker', (t) =>
+  FaultBench.scripted(t, async (bench) => {
+    await bench.script({ ...PANICS, 'compound-head': ['survive'] });
+    const redis = await TestRedis.start(bench);
+    const args = await pair(bench);
+    const child = start(bench, args, redis.url);
+    await waitingTickets(bench, redis);
+    const worker = await TestWorker.start(bench, redis.url, 'w1', { args: ['--labels', 'other'] });
+    await bench.until('phase', '', 60);
+    redis.signal('SIGSTOP');
+    t.teardown(async () => redis.signal('SIGCONT'));
+    await new Promise((resolve) => setTimeout(resolve, 3000));
+    child.kill('SIGINT');
+    worker.child.kill('SIGTERM');
+    t.is((await child).exitCode, 130);
+    t.is((await worker.child).exitCode, 130);
+    redis.signal('SIGCONT');
+    await bench.record('Redis does not answer', 'trials wait', 'stopped in seconds');
+  }));
+
 test('what cannot be a queue is said in one line', (t) =>
   FaultBench.scripted(t, async (bench) => {
     await bench.script('survive');

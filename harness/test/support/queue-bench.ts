@@ -66,6 +66,10 @@ export class TestRedis {
     this.#child = undefined;
   }
 
+  signal(signal: NodeJS.Signals): void {
+    this.#child?.kill(signal);
+  }
+
   async cli(...args: string[]): Promise<string> {
     const { stdout } = await execa('redis-cli', ['-p', `${this.port}`, ...args]);
     return stdout;
@@ -73,6 +77,7 @@ export class TestRedis {
 }
 
 interface WorkerWishes {
+  args?: string[];
   command?: string[];
   /** Its cache is empty. */
   isBare?: boolean;
@@ -95,7 +100,7 @@ export class TestWorker {
     bench: Bench,
     url: string,
     name: string,
-    { command, isBare = false, env = {} as Record<string, string> }: WorkerWishes = {},
+    { args = [], command, isBare = false, env = {} as Record<string, string> }: WorkerWishes = {},
   ): Promise<TestWorker> {
     const cache = join(bench.dir, name);
     const own = join(cache, 'loopanic');
@@ -103,7 +108,7 @@ export class TestWorker {
     const there = await readdir(own);
     for (const part of isBare ? [] : ['kernels', 'images', 'luns', 'modules', 'probes', 'apt'])
       if (!there.includes(part)) await symlink(cacheDir(part), join(own, part));
-    const words = ['worker', '--queue', url, '--jobs', '1', '--accel', 'tcg'];
+    const words = ['worker', '--queue', url, '--jobs', '1', '--accel', 'tcg', ...args];
     const all = { ...bench.env, XDG_CACHE_HOME: cache, ...env };
     const worker = new TestWorker(startLoopanic(words, all, command));
     bench.t.teardown(() => worker.stop('SIGKILL').then(() => undefined));
