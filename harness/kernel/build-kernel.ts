@@ -16,6 +16,7 @@ import { changedFiles, checkChangesSomething, checkIsCompiled } from './compiled
 import { debianPackages } from './debian.js';
 import { ensureKernel } from './fetch.js';
 import type { Kernel } from './kernel.js';
+import type { KernelProfile } from './profile.js';
 import { presentIds, presentKernel } from './store.js';
 
 /** A kernel of a distribution with a patch to its core, which no module can stand in for. */
@@ -172,23 +173,25 @@ async function checkTools(): Promise<void> {
     );
 }
 
-/** What the family's scenarios load beside what every guest does. */
-function familyModules(): string[] {
-  const names = allBugs().flatMap(({ module, transport, targets }) => [
+/** Modules that a kernel is built with: what any scenario's guests may load, and its crash kernel. */
+export function modulesToBuild({
+  modules,
+  optionalModules,
+  captureModules,
+}: Pick<KernelProfile, 'modules' | 'optionalModules' | 'captureModules'>): string[] {
+  const family = allBugs().flatMap(({ module, transport, targets }) => [
     module.name,
     ...transportOf(transport).modules,
     ...targets.map(targetOf).flatMap((target) => [...target.modules, ...(target.optionalModules ?? [])]),
   ]);
-  return [...names, 'xfs', 'ext4'];
+  return [...new Set([...modules, ...optionalModules, ...captureModules, ...family, 'xfs', 'ext4'])];
 }
 
 /** The distribution's configuration with the modules that guests load, less reduced.config. */
 async function configure(tree: string, base: Kernel, id: string): Promise<void> {
   await copyFile(base.config, join(tree, '.config'));
   const names = new Set<string>();
-  const { modules, optionalModules, captureModules } = base.profile;
-  const wanted = [...modules, ...optionalModules, ...captureModules, ...familyModules()];
-  for (const name of new Set(wanted)) {
+  for (const name of modulesToBuild(base.profile)) {
     const args = ['-d', base.modulesRoot, '-S', base.release, '--show-depends', '--ignore-install', name];
     const { stdout } = await host(await needProgram('modprobe'), args, { reject: false });
     for (const [, file = ''] of stdout.matchAll(/^insmod \S*\/(\S+?)\.ko/gm))

@@ -1,7 +1,10 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import test from 'ava';
+import { modulesToBuild } from '../../kernel/build-kernel.js';
 import { changedFiles, checkIsCompiled, withoutWords } from '../../kernel/compiled-change.js';
+import { loadScenario, scenarioNames } from '../../scenario/load-scenario.js';
+import { guestModules } from '../../trial/plan.js';
 import { loopanic } from '../support/cli.js';
 import { tempDir, tempFile } from '../support/files.js';
 
@@ -74,4 +77,19 @@ test('a change counts if a Makefile, and those above it, take its object into th
   t.false(await tried('arch/arm64/kernel/x.c'));
   t.false(await tried('Documentation/x.rst'));
   t.false(await tried('net/core/sock.c', '/* words */ int a;'));
+});
+
+test('a kernel is built with all modules that the guests of any scenario load', async (t) => {
+  const profile = {
+    modules: ['virtio_net'],
+    optionalModules: ['crc32c-intel'],
+    captureModules: ['virtio_pci'],
+  };
+  const built = modulesToBuild(profile);
+  for (const name of await scenarioNames()) {
+    const { scenario } = await loadScenario(name);
+    const { modules, optionalModules } = guestModules({ profile } as never, scenario);
+    for (const module of [...modules, ...optionalModules])
+      t.true(built.includes(module), `${name}: ${module}`);
+  }
 });
