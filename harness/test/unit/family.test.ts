@@ -163,7 +163,7 @@ for (const [what, text, pattern] of [
   ],
   ['one that is like itself', 'like: ./wrong.yaml\n', /wrong\.yaml:1: like: .* is like this one itself/],
   ['a fault in its own part', 'like: xfs-loopback\nvm: {cpus: 0}\n', /wrong\.yaml:2: vm\.cpus/],
-  ['a key that nothing has', 'like: xfs-loopback\nkernels: {}\n', /wrong\.yaml:2: kernels: unknown key/],
+  ['a key that nothing has', 'like: xfs-loopback\nvolumes: {}\n', /wrong\.yaml:2: volumes: unknown key/],
 ] as const)
   test(`a scenario with ${what} is refused in one line`, async (t) => {
     const file = await tempFile(t, 'wrong.yaml', text);
