@@ -108,6 +108,8 @@ export async function buildKernel(
         );
     }
     await configure(tree, base, build.id);
+    // A patch may bring options: then it is another kernel in more than what it changes.
+    made.built.base = contentKey(made.built.base, await configOf(tree));
     if (patches.length > 0) await checkIsCompiled(tree, before);
     await make(tree, update, signal);
     made.built.seconds = Math.round((performance.now() - started) / 1000);
@@ -209,6 +211,12 @@ async function configure(tree: string, base: Kernel, id: string): Promise<void> 
     ['--set-str', 'LOCALVERSION', `-${id.replace(/[^\w.]/g, '-')}`],
     quiet,
   );
+}
+
+/** What is configured, but for the kernel's name. */
+async function configOf(tree: string): Promise<string> {
+  const text = await readFile(join(tree, '.config'), 'utf8');
+  return text.replace(/^CONFIG_LOCALVERSION=.*$/m, '');
 }
 
 async function make(tree: string, update: (text: string) => void, signal: AbortSignal): Promise<void> {

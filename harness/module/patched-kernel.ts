@@ -5,6 +5,8 @@ import { contentKey, scratchDir } from '../base/files.js';
 import type { Progress } from '../base/progress.js';
 import type { GateModule } from '../bug/bug.js';
 import { buildKernel, lastBuildSeconds } from '../kernel/build-kernel.js';
+import { type Kernel, stockModulePath } from '../kernel/kernel.js';
+import { codeKey } from '../kernel/module-code.js';
 import { diffText, type Patch } from './patch-file.js';
 import { reachOf } from './sources.js';
 
@@ -12,7 +14,7 @@ import { reachOf } from './sources.js';
 export interface PatchedKernel {
   kernel: string;
   without: string;
-  /** The patches change the module under test, too: then the built kernel's own is meant. */
+  /** The module's code is another by the patches: then the built kernel's own is meant. */
   changesModule: boolean;
 }
 
@@ -39,7 +41,7 @@ export async function ensurePatchedKernel(
   progress: Progress,
   signal: AbortSignal,
 ): Promise<PatchedKernel> {
-  const { patches, own } = await reachOf(file, gate);
+  const { patches } = await reachOf(file, gate);
   for (const { name, changes } of patches)
     for (const { path, whole } of changes)
       if (whole === 'deleted' || whole === 'renamed')
@@ -59,10 +61,17 @@ export async function ensurePatchedKernel(
     files.push(place);
   }
   // What does not compile is known before a quarter of an hour is spent on the other.
-  await buildKernel({ from, patches: files, id: kernel }, progress, signal);
+  const built = await buildKernel({ from, patches: files, id: kernel }, progress, signal).catch(
+    (error: unknown) => {
+      if (!(error instanceof UsageError)) throw error;
+      // By the name that its user knows.
+      throw new UsageError(error.code, error.message.replaceAll(`${scratch.path}/`, `${file}: `), error);
+    },
+  );
   if (signal.aborted) throw new InterruptedError();
-  await buildKernel({ from, patches: [], id: without }, progress, signal);
-  return { kernel, without, changesModule: own.length > 0 };
+  const plain = await buildKernel({ from, patches: [], id: without }, progress, signal);
+  const code = (of: Kernel): Promise<string> => codeKey(stockModulePath(of, gate));
+  return { kernel, without, changesModule: (await code(built)) !== (await code(plain)) };
 }
 
 /** As patch(1) takes it, whatever the file looked like. */

@@ -1,8 +1,9 @@
-import { cp, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { cp, mkdir, readdir, readFile, realpath, stat, writeFile } from 'node:fs/promises';
 import { dirname, join, relative, resolve } from 'node:path';
 import { firstLine, UsageError } from '../base/errors.js';
 import { exists } from '../base/files.js';
 import { readGiven } from '../base/given-file.js';
+import { cacheDir } from '../base/paths.js';
 import type { GateModule } from '../bug/bug.js';
 import { allBugs, koName } from '../bug/family.js';
 import { host } from '../host/command.js';
@@ -23,8 +24,10 @@ export type Change =
   /** The user's own source: a folder with the module's files, or a kernel tree. */
   | { kind: 'source'; dir: string };
 
-/** In a folder that loopanic made: where its files are from, in one line. */
+/** In a folder that loopanic made of a commit: where its files are from, in one line. */
 export const ORIGIN_FILE = '.loopanic-origin';
+/** Where such folders are, in the cache. */
+export const GIT_SOURCES = ['modules', 'git'] as const;
 
 const MAKEFILES = ['Kbuild', 'Makefile'] as const;
 /** No file of them is larger, and no patch of them. */
@@ -50,7 +53,11 @@ export async function changeContent(change: Change, gate: GateModule): Promise<(
 export async function changeNames(change: Change, gate: GateModule): Promise<string[]> {
   if (change.kind === 'unchanged') return [];
   if (change.kind === 'source') {
-    const origin = await readFile(join(change.dir, ORIGIN_FILE), 'utf8').catch(() => null);
+    // A folder of somebody else's may say what it likes.
+    const isOurs = change.dir.startsWith(
+      `${await realpath(cacheDir()).catch(cacheDir)}/${GIT_SOURCES.join('/')}/`,
+    );
+    const origin = isOurs ? await readFile(join(change.dir, ORIGIN_FILE), 'utf8').catch(() => null) : null;
     if (origin !== null) return [origin.trim()];
     return (await ownFiles(change.dir, gate)).map(({ name }) => name);
   }

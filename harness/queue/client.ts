@@ -25,6 +25,11 @@ export class CoordinatorClient {
     this.#signal = signal;
   }
 
+  /** The same coordinator, for what is to end with `signal`. */
+  until(signal: AbortSignal): CoordinatorClient {
+    return new CoordinatorClient(this.#ticket, AbortSignal.any([this.#signal, signal]));
+  }
+
   /** Seconds since it was heard of last. */
   get silentSeconds(): number {
     return (performance.now() - this.#lastAnswer) / 1000;
@@ -55,13 +60,9 @@ export class CoordinatorClient {
   }
 
   /** Tells it something of the trial, once. Throws InfraError if it cannot be reached. */
-  async tell(what: string, document: unknown): Promise<Answer> {
-    return this.#answer(
-      await this.#request(`trials/${this.#ticket.trial}/${what}`, {
-        method: 'POST',
-        body: JSON.stringify(document),
-      }),
-    );
+  async tell(what: string, document: unknown, seconds = REQUEST_SECONDS): Promise<Answer> {
+    const init = { method: 'POST', body: JSON.stringify(document) };
+    return this.#answer(await this.#request(`trials/${this.#ticket.trial}/${what}`, init, seconds));
   }
 
   /** The same, again and again until it answers, or has been silent for so long that it has given this worker up. */

@@ -11,6 +11,7 @@ import type { Accel } from '../vm/qemu-args.js';
 import type { PendingTrial } from './pending-trial.js';
 import {
   type Assignment,
+  abandonedSchema,
   beatSchema,
   CHUNK_BYTES,
   endedSchema,
@@ -46,6 +47,7 @@ export interface Service {
   accel: Accel;
   take(id: string, host: Place['host']): Promise<Assignment | 'taken' | 'gone'>;
   refuse(id: string, why: string): void;
+  abandon(id: string, worker: string, isFault: boolean): Promise<void>;
   openPart(sha256: string): NodeJS.ReadableStream | null;
   disk(key: string): Promise<Part | null>;
   openDisk(key: string): Promise<{ part: Part; stream: AsyncIterable<Buffer> } | null>;
@@ -169,6 +171,11 @@ async function answerTrial(
     case 'crashed':
       await trial.crashed(await json(request, endSchema));
       return send(response, 200, {});
+    case 'abandoned': {
+      const { worker, isFault } = await json(request, abandonedSchema);
+      await service.abandon(id, worker, isFault);
+      return send(response, 200, {});
+    }
     case 'ended': {
       const differs = await trial.ended(await json(request, endedSchema));
       return send(response, differs ? 409 : 200, differs ?? {});

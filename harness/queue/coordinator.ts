@@ -263,20 +263,22 @@ export class QueueRunner implements Runner {
       this.#told.delete('none');
     } else if (this.#waiting.size > 0)
       this.#tellOnce('none', `${this.#waiting.size} trials wait for a worker`);
+    let vanished = false;
     const there = new Set(await bounded(this.#queue.getRanges(['waiting', 'prioritized'])));
     for (const waiting of [...this.#waiting.values()]) {
       const job = this.#jobs.get(waiting.id);
       if (job !== undefined && there.has(job)) waiting.offered = performance.now();
       // Flushed, or handed to a worker that never came.
       else if (!waiting.isHandedOut && performance.now() - waiting.offered > HANDOUT_SECONDS * 1000) {
-        if (able > 0 && ++this.#strangers >= MOST_STRANGERS)
-          this.#tellOnce(
-            'strangers',
-            `workers take this run's tickets and do not come for the trials: can they reach ${this.#server.url}? (--listen)`,
-          );
+        if (able > 0 && job !== undefined) vanished = true;
         await this.#write(waiting);
       }
     }
+    if (vanished && ++this.#strangers >= MOST_STRANGERS)
+      this.#tellOnce(
+        'strangers',
+        `workers take this run's tickets and do not come for the trials: can they reach ${this.#server.url}? (--listen)`,
+      );
   }
 
   /** Gives up when there has been nothing to hope for, for too long. */
@@ -330,6 +332,8 @@ export class QueueRunner implements Runner {
       accel: this.accel.accel,
       take: (id: string, host: Place['host']): Promise<Assignment | 'taken' | 'gone'> => this.#take(id, host),
       refuse: (id: string, why: string): void => this.#refuse(id, why),
+      abandon: (id: string, worker: string, isFault: boolean): Promise<void> =>
+        this.#abandon(id, worker, isFault),
       openPart: (sha256: string) => this.#offer.open(sha256),
       disk: (key: string) => this.#offer.disk(key),
       openDisk: (key: string) => this.#offer.openDisk(key),
@@ -374,7 +378,10 @@ export class QueueRunner implements Runner {
       assign({ plan, parts: taken.parts });
       void trial.dumped.then(() => this.#taken.delete(id));
       // What ends by itself takes no worker with it.
-      trial.onEnd = () => this.#lost.delete(taken.cellKey);
+      trial.onEnd = () => {
+        this.#lost.delete(taken.cellKey);
+        this.#refused.delete(taken.cellKey);
+      };
       return trial;
     };
     let trial: PendingTrial | undefined;
@@ -435,6 +442,16 @@ export class QueueRunner implements Runner {
     const isEnough = new Set(refusals).size >= MOST_REFUSALS.hosts || refusals.length >= MOST_REFUSALS.inAll;
     const worker = `${taken.host.name} could not run it: ${why}`;
     void taken.trial.lost({ why: 'cut-off', worker }, isEnough).catch(() => {});
+  }
+
+  /** A worker says that it cannot go on: as if it were lost, if that is not because somebody stopped it. */
+  async #abandon(id: string, worker: string, isFault: boolean): Promise<void> {
+    const taken = this.#taken.get(id);
+    if (!taken?.trial?.isRunning) return;
+    this.#taken.delete(id);
+    const count = (this.#lost.get(taken.cellKey) ?? 0) + (isFault ? 1 : 0);
+    this.#lost.set(taken.cellKey, count);
+    await taken.trial.lost({ why: 'cut-off', worker }, count >= MOST_LOST);
   }
 
   #tellOnce(key: string, line: string): void {

@@ -145,8 +145,10 @@ const making = new Map<string, Promise<boolean>>();
 async function whileMade(target: string, make: () => Promise<boolean>): Promise<boolean> {
   const there = making.get(target);
   if (there) {
-    await there;
-    return false;
+    // What failed for another run may be had for this one.
+    await there.catch(() => {});
+    if (await exists(target)) return false;
+    return whileMade(target, make);
   }
   const made = make();
   making.set(target, made);

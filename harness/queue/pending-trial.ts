@@ -100,6 +100,7 @@ export class PendingTrial {
 
   /** Adds to a file at its end. Returns its size then, or as it is if it has another than `offset`; null if no such file is taken now. */
   append(name: string, offset: number, content: Buffer): Promise<{ added: boolean; bytes: number } | null> {
+    this.lastBeat = performance.now();
     return this.#inTurn(async () => {
       const most = this.#mostBytes(name);
       if (most === null) return null;

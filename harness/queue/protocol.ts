@@ -121,6 +121,8 @@ export const endSchema = z.object({
   end: trialEndSchema,
   timings: z.record(z.string().max(64), z.number()),
 });
+/** A worker cannot go on with it: for something that is wrong with it or its host, or because it was stopped. */
+export const abandonedSchema = z.object({ worker: z.string().max(1000), isFault: z.boolean() });
 /** And what its files are by then. */
 export const endedSchema = endSchema.extend({ files: z.record(z.string(), partSchema) });
 export const refusedSchema = z.object({ why: z.string().max(1000) });

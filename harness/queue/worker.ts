@@ -52,6 +52,8 @@ const GATHER_SECONDS = 30 * 60;
 /** A trial that fails sooner says more of its host than of its guest. */
 const SOON_SECONDS = 5;
 const MOST_REST_SECONDS = 60;
+/** A connection that went dead is made anew long before this worker counts as lost. */
+const BEAT_ANSWER_SECONDS = 10;
 const DAY_MS = 24 * 3600 * 1000;
 const PULL_MS = 200;
 /** Free bytes of the cache's file system, and of memory beside a guest's, below which nothing is taken. */
@@ -298,7 +300,9 @@ class Worker {
     coordinator.attend(beating.signal);
     const beats = (async () => {
       while (!beating.signal.aborted) {
-        const answer = await coordinator.tell('beat', { status: status.slice(0, 500) }).catch(() => null);
+        const answer = await coordinator
+          .tell('beat', { status: status.slice(0, 500) }, BEAT_ANSWER_SECONDS)
+          .catch(() => null);
         if (answer?.status === 200 && answer.document.stop === true) isStopped = true;
         // Its coordinator has given it up, or is gone.
         const isRefused = answer !== null && answer.status >= 400 && answer.status < 500;
@@ -309,10 +313,10 @@ class Worker {
     try {
       await using scratch = await scratchDir('trial');
       const until = AbortSignal.any([over.signal, AbortSignal.timeout(GATHER_SECONDS * 1000)]);
-      await using parts = await interruptible(
-        gatherParts(assignment, coordinator, this.#progress),
-        until,
-      ).catch((error: unknown) => {
+      const gathering = gatherParts(assignment, coordinator.until(until), this.#progress);
+      await using parts = await interruptible(gathering, until).catch((error: unknown) => {
+        // What comes all the same is not used.
+        void gathering.then((late) => late[Symbol.asyncDispose]()).catch(() => {});
         if (over.signal.aborted || !until.aborted) throw error;
         throw new InfraError('part-lost', `its parts were not there after ${GATHER_SECONDS / 60} min`);
       });
@@ -343,23 +347,24 @@ class Worker {
         ? { why: 'cut-off', worker: `its worker on ${this.#host.name} was stopped` }
         : ended;
       await courier.deliver(end, timings);
-      const isOwnFault = outcome.outcome === 'infra-error' && (timings.outcome ?? 0) < SOON_SECONDS;
+      const isOwnFault =
+        outcome.outcome === 'infra-error' && !outcome.interrupted && (timings.outcome ?? 0) < SOON_SECONDS;
       this.#failures = isOwnFault ? this.#failures + 1 : 0;
+      if (!isOwnFault) this.#rested = 0;
       return outcome.outcome;
     } catch (error) {
-      if (over.signal.aborted && !isBegun && this.#signal.aborted)
-        await coordinator
-          .tell('ended', {
-            end: { why: 'cut-off', worker: `its worker on ${this.#host.name} was stopped` },
-            timings: {},
-            files: {},
-          })
-          .catch(() => {});
-      if (isBegun || over.signal.aborted || (!(error instanceof LoopanicError) && !isSystem(error)))
-        throw error;
-      this.#failures++;
-      // It was not begun: its coordinator is to have it done elsewhere.
-      await coordinator.tell('refuse', { why: firstLine(error).slice(0, 1000) }).catch(() => {});
+      const isStop = this.#signal.aborted || isStopped;
+      if (!isStop) this.#failures++;
+      const isOfHost = error instanceof LoopanicError || isSystem(error);
+      if (!isBegun && !isStop && isOfHost && !over.signal.aborted)
+        // It was not begun: its coordinator is to have it done elsewhere.
+        await coordinator.tell('refuse', { why: firstLine(error).slice(0, 1000) }).catch(() => {});
+      else {
+        // What its guest had said is there; why it was ended is all that is missing.
+        const why = this.#signal.aborted ? 'was stopped' : `failed (${firstLine(error).slice(0, 300)})`;
+        const worker = `its worker on ${this.#host.name} ${why}`;
+        await coordinator.tell('abandoned', { worker, isFault: !isStop }).catch(() => {});
+      }
       throw error;
     } finally {
       beating.abort();

@@ -20,11 +20,19 @@ const controlOf = (run: RunDocument, { control }: RunCell): RunCell | undefined 
       cell.kernel === control?.kernel && cell.module === control.module && cell.scenario === control.scenario,
   );
 
-/** Is it a fix? `no` as soon as one cell shows that it is none; `yes` only if all are clean. */
+/**
+ * Is it a fix? `no` as soon as one cell shows that it is none; `yes` only if all are clean. On a kernel whose core was patched, a module that is made to let
+ * slab pages through goes on to do so: that alone is no answer.
+ */
 export function answerOf(run: RunDocument): 'yes' | 'no' | 'no answer' {
-  const verdicts = testedCells(run).map(({ verdict }) => verdict);
-  if (verdicts.some((verdict) => verdict === 'panics' || verdict === 'exposed')) return 'no';
-  return verdicts.length > 0 && verdicts.every((verdict) => isDecided(verdict)) ? 'yes' : 'no answer';
+  const cells = testedCells(run);
+  const isOpenByDesign = ({ kernelInfo, module }: RunCell): boolean =>
+    kernelInfo?.builtOf != null && module !== 'stock';
+  if (
+    cells.some((cell) => cell.verdict === 'panics' || (cell.verdict === 'exposed' && !isOpenByDesign(cell)))
+  )
+    return 'no';
+  return cells.length > 0 && cells.every(({ verdict }) => verdict === 'clean') ? 'yes' : 'no answer';
 }
 
 /** The last line of a validation: is it a fix, the verdict with its numbers, and what was tested. */
@@ -61,9 +69,15 @@ export interface Asked {
   module?: string | undefined;
   git?: string | undefined;
   rev?: string | undefined;
+  /** The kernel that was asked for; with `buildKernel` others were built of it. */
+  kernel?: string | undefined;
+  buildKernel?: boolean | undefined;
+  /** What a range of commits changes beside the module. */
+  elsewhere?: readonly string[] | undefined;
 }
 
-const optionsOf = ({ module, git, rev }: Asked): string[] => [
+const optionsOf = ({ module, git, rev, buildKernel }: Asked): string[] => [
+  ...(buildKernel ? ['--build-kernel'] : []),
   ...(module === undefined ? [] : ['--module', module]),
   ...(git === undefined ? [] : ['--git', git]),
   ...(rev === undefined ? [] : ['--rev', rev]),
@@ -80,7 +94,8 @@ export function answer(run: RunDocument, asked: Asked): Answer {
   const modules = [...new Set(cells.map(moduleName))];
   for (const module of modules) rows.push(...moduleRows(cells.filter((cell) => moduleName(cell) === module)));
   const isBad = ({ verdict }: RunCell): boolean => verdict === 'panics' || verdict === 'exposed';
-  const bad = cells.find(isBad);
+  // By the order of the commits, whatever scenario shows it.
+  const bad = modules.flatMap((module) => cells.filter((cell) => moduleName(cell) === module)).find(isBad);
   if (asked.git !== undefined && bad && first && !isBad(first)) rows.push(['first bad', whatText(bad)]);
   const controls = cells.flatMap((cell) => controlOf(run, cell) ?? []);
   for (const control of new Set(controls))
@@ -136,7 +151,7 @@ function moduleRows(cells: readonly RunCell[]): Answer['rows'] {
 function uncovered(run: RunDocument, asked: Asked): Answer['uncovered'] {
   const cells = testedCells(run);
   const own = new Set(cells.map(({ scenarioDefinition }) => String(scenarioDefinition?.bug ?? DEFAULT_BUG)));
-  const kernel = cells[0]?.kernel ?? '';
+  const kernel = asked.kernel ?? cells[0]?.kernel ?? '';
   const command = (...words: string[]): string =>
     ['npx loopanic validate', ...optionsOf(asked), ...words]
       .map((word, index) => (index === 0 ? word : shellWord(word)))
@@ -149,6 +164,17 @@ function uncovered(run: RunDocument, asked: Asked): Answer['uncovered'] {
     ),
   );
   const found: Answer['uncovered'] = [['other kernels', command('--kernel', 'ID')]];
+  const { elsewhere = [] } = asked;
+  if (elsewhere.length > 0)
+    found.unshift([
+      `what the range changes elsewhere (${elsewhere.slice(0, 5).join(', ')}${elsewhere.length > 5 ? `, and ${elsewhere.length - 5} more files` : ''})`,
+      'npx loopanic kernel build --patch …, or kernel add DIR',
+    ]);
+  if (asked.buildKernel)
+    found.unshift([
+      'whether this kernel needs the patches at all',
+      `npx loopanic validate --kernel ${shellWord(kernel)} --module stock`,
+    ]);
   for (const { id, module, shownBy } of allBugs())
     if (!own.has(id) && gates.has(module.name))
       found.push([`${id} (the same module)`, command('--kernel', kernel, '--scenario', shownBy)]);

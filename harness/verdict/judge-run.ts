@@ -23,7 +23,12 @@ export interface CellRecord {
   /** Why it cannot be made; null if it can. */
   unmade: string | null;
   wantedTrials: number;
-  kernelInfo: { key: string; freelistRandom: boolean; builtOf: string | null } | null;
+  kernelInfo: {
+    key: string;
+    freelistRandom: boolean;
+    builtOf: string | null;
+    packages: readonly unknown[];
+  } | null;
   image: { key: string };
   moduleInfo: { sameCodeAs: string | null } | null;
   scripts: string;
@@ -145,8 +150,7 @@ function statisticsOf({ confidence, request }: RunRecord, control: CellRecord): 
 /** Settings, beside the module under test, in which a cell is another experiment than its control: `kernel.slubMaxOrder (0, not unset)`. */
 export function differences(cell: CellRecord, control: CellRecord): string[] {
   const found: string[] = [];
-  const patched = cell.kernelInfo?.builtOf != null && cell.kernelInfo.builtOf === control.kernelInfo?.builtOf;
-  // Two builds of the same but for patches: these are what is tried.
+  const patched = isBuiltLike(cell.kernelInfo, control.kernelInfo);
   if (!patched && cell.kernel !== control.kernel)
     found.push(`the kernel (${cell.kernel}, not ${control.kernel})`);
   else if (!patched && cell.kernelInfo?.key !== control.kernelInfo?.key)
@@ -168,6 +172,11 @@ export function differences(cell: CellRecord, control: CellRecord): string[] {
     found.push('the scripts that run in the guest');
   // How much work counts as a trial: of two different experiments it is a part.
   return found.length > 0 ? found : thresholds;
+}
+
+/** True of a kernel that loopanic built of the same source with the same configuration as the control's, which has no patches: they are what is tried. */
+function isBuiltLike(own: CellRecord['kernelInfo'], control: CellRecord['kernelInfo']): boolean {
+  return own?.builtOf != null && own.builtOf === control?.builtOf && control.packages.length === 1;
 }
 
 /** What the boots of a cell that tell something ran on. */

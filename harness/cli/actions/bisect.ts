@@ -1,3 +1,4 @@
+import { basename } from 'node:path';
 import { EXIT, UsageError } from '../../base/errors.js';
 import { bugOf } from '../../bug/family.js';
 import { type CatalogueEntry, catalogue, checkKernelId } from '../../kernel/catalogue.js';
@@ -35,7 +36,12 @@ interface Search {
   cellOf: (item: string) => { kernel: string; module: string };
   /** For people. */
   titleOf: (item: string) => string;
+  /** For scripts. */
+  nameOf: (item: string) => string;
 }
+
+/** Each is built in seconds. */
+const MOST_COMMITS = 5000;
 
 /**
  * `loopanic bisect --good ID --bad ID`: the first of an ordered list of kernels that panics, or the first commit of a tree whose module does. An
@@ -46,7 +52,9 @@ export async function bisect(args: BisectArgs, { signal }: Context): Promise<num
   const { good, bad } = args;
   if (good === undefined || bad === undefined)
     throw new UsageError('bad-usage', 'bisect: give --good and --bad');
-  const { between, cellOf, titleOf } =
+  if (args.git !== undefined && args.module !== 'stock')
+    throw new UsageError('bad-usage', "--module is not for --git: the modules are the commits'");
+  const { between, cellOf, titleOf, nameOf } =
     args.git === undefined
       ? await kernelSearch({ ...args, good, bad })
       : await commitSearch({ ...args, good, bad, git: args.git });
@@ -107,7 +115,14 @@ export async function bisect(args: BisectArgs, { signal }: Context): Promise<num
     args.git === undefined ? 'kernel' : 'commit',
     titleOf,
   );
-  const document = { ...result, [args.git === undefined ? 'kernels' : 'commits']: between, steps };
+  const document = {
+    ...result,
+    good: result.good && nameOf(result.good),
+    bad: result.bad && nameOf(result.bad),
+    undecided: result.undecided.map(nameOf),
+    [args.git === undefined ? 'kernels' : 'commits']: between.map(nameOf),
+    steps: steps.map((step) => ({ ...step, kernel: nameOf(step.kernel) })),
+  };
   printResult(args.json, document, () => [
     ...steps.map(
       ({ kernel, verdict, reason, runs }) => `${titleOf(kernel)}: ${verdict}: ${reason} (${runs.join(', ')})`,
@@ -123,7 +138,12 @@ type Ends = BisectArgs & { good: string; bad: string };
 
 async function kernelSearch(args: Ends): Promise<Search> {
   const between = await kernelsBetween(args);
-  return { between, cellOf: (kernel) => ({ kernel, module: args.module }), titleOf: (kernel) => kernel };
+  return {
+    between,
+    cellOf: (kernel) => ({ kernel, module: args.module }),
+    titleOf: (kernel) => kernel,
+    nameOf: (kernel) => kernel,
+  };
 }
 
 /** The module at each commit between the two that changes it; the good one may be the newer. */
@@ -139,7 +159,8 @@ async function commitSearch({
   await checkKernelId(kernel);
   const gate = bugOf((await loadScenario(scenario)).scenario.bug).module;
   const older = await isAncestor(git, good, bad);
-  const modules = await commitModules(git, older ? `${good}..${bad}` : `${bad}..${good}`, gate);
+  const range = older ? `${good}..${bad}` : `${bad}..${good}`;
+  const { modules } = await commitModules(git, range, gate, MOST_COMMITS);
   if (modules.length < 2)
     throw new UsageError('bad-usage', `--git ${git}: ${gate.name} is the same at ${good} and at ${bad}`);
   const ordered = older ? modules : modules.reverse();
@@ -150,6 +171,7 @@ async function commitSearch({
     between: ordered.map(({ dir }) => dir),
     cellOf: (dir) => ({ kernel, module: dir }),
     titleOf: (dir) => titles.get(dir) ?? dir,
+    nameOf: (dir) => basename(dir),
   };
 }
 

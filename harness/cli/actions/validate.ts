@@ -1,4 +1,4 @@
-import { firstLine, interruptible, LoopanicError, UsageError } from '../../base/errors.js';
+import { EXIT, firstLine, interruptible, LoopanicError, UsageError } from '../../base/errors.js';
 import type { Progress } from '../../base/progress.js';
 import { readYaml } from '../../base/yaml-file.js';
 import type { Bug } from '../../bug/bug.js';
@@ -12,7 +12,7 @@ import { kindOf } from '../../module/given.js';
 import { checkModuleId, ensureModule } from '../../module/module.js';
 import { ensurePatchedKernel, type PatchedKernel, refuseWithoutKernel } from '../../module/patched-kernel.js';
 import { isOfFamily, reachOf } from '../../module/sources.js';
-import { answerLines, answerMarkdown, summary } from '../../report/validation.js';
+import { answerLines, answerMarkdown, answerOf, summary } from '../../report/validation.js';
 import { executeRun } from '../../run/execute.js';
 import type { RunRequest } from '../../run/prepare.js';
 import { type MatrixCell, matrixFile } from '../../scenario/load-matrix.js';
@@ -47,13 +47,15 @@ export async function validate(args: ValidateArgs, { signal }: Context): Promise
     throw new UsageError('bad-usage', '--json and --format md both want stdout: give one of them');
   if ((args.module === undefined) === (args.git === undefined))
     throw new UsageError('bad-usage', 'validate: give --module, or --git with a tree');
+  if (args.rev !== undefined && args.git === undefined)
+    throw new UsageError('bad-usage', '--rev: is for --git');
   const progress = progressFor();
   await checkKernelId(args.kernel);
   const scenarios = await scenariosOf(args);
   const cells: MatrixCell[] = [];
   const [first] = scenarios;
   const patched = await patchedKernel(args, first?.bug as Bug, progress, signal);
-  const modules = await modulesOf(args, first?.bug as Bug, progress);
+  const { modules, elsewhere } = await modulesOf(args, first?.bug as Bug, progress);
   for (const { name, bug } of scenarios) {
     if (patched) cells.push(...patchedCells(patched, name, bug, cells.length));
     else cells.push(...(await moduleCells(args, modules, name, bug, cells.length, progress, signal)));
@@ -71,7 +73,8 @@ export async function validate(args: ValidateArgs, { signal }: Context): Promise
     progress,
   );
   const { document, folder } = result;
-  const asked = { module: args.module, git: args.git, rev: args.rev };
+  const { module, git, rev, kernel, buildKernel } = args;
+  const asked = { module, git, rev, kernel, buildKernel, elsewhere };
   printResult(args.json, document, () =>
     args.format === 'md'
       ? [answerMarkdown(document, asked)]
@@ -82,7 +85,8 @@ export async function validate(args: ValidateArgs, { signal }: Context): Promise
           `results: ${folder}`,
         ],
   );
-  return exitCodeOf(document);
+  const code = exitCodeOf(document);
+  return code === EXIT.unexpected && answerOf(document) === 'no answer' ? EXIT.noVerdict : code;
 }
 
 interface ScenarioOfBug {
@@ -105,21 +109,20 @@ async function scenariosOf({ scenario, allBugs }: ValidateArgs): Promise<Scenari
   return found;
 }
 
-/** The module that was given, or what --git has of it, oldest first. */
+/** The module that was given, or what --git has of it, oldest first; and what of the range is not tried. */
 async function modulesOf(
   { module, git, rev }: ValidateArgs,
   bug: Bug,
   progress: Progress,
-): Promise<string[]> {
-  if (git === undefined) return module === undefined ? [] : [module];
-  const commits = await commitModules(git, rev, bug.module);
-  for (const { commit, subject, elsewhere } of commits) {
-    progress.line(`${commit.slice(0, 12)}: ${subject}`);
-    if (elsewhere.length > 0)
-      progress.line(`${commit.slice(0, 12)}: also changes ${elsewhere.join(', ')}: that is not tried`);
-  }
-  return commits.map(({ dir }) => dir);
+): Promise<{ modules: string[]; elsewhere: string[] }> {
+  if (git === undefined) return { modules: module === undefined ? [] : [module], elsewhere: [] };
+  const range = await commitModules(git, rev, bug.module, MOST_COMMITS);
+  for (const { commit, subject } of range.modules) progress.line(`${commit.slice(0, 12)}: ${subject}`);
+  return { modules: range.modules.map(({ dir }) => dir), elsewhere: range.elsewhere };
 }
+
+/** A range of more is for bisect. */
+const MOST_COMMITS = 100;
 
 /** A control, and the modules beside it. */
 async function moduleCells(
