@@ -95,46 +95,50 @@ test('what came by a side branch is in the range by its merge, and its end is tr
   t.is(await readFile(join(modules[1]?.dir ?? '', C), 'latin1'), 'int side;\n');
 });
 
-test("nothing that a tree's configuration names is run, and no other repository or object is read", async (t) => {
-  const { dir, ids } = await treeOf(t, { [C]: 'int a;\n' }, { [C]: 'int b;\n' });
-  const { dir: other } = await treeOf(t, { [C]: 'int other;\n' });
-  const trap = await tempFile(t, 'trap.sh', `#!/bin/sh\ntouch ${dir}/TRAPPED\n`, 0o755);
-  const set = (key: string, value: string) => execa('git', ['-C', dir, 'config', key, value]);
-  for (const key of [
-    'gpg.program',
-    'core.fsmonitor',
-    'core.sshCommand',
-    'core.pager',
-    'diff.external',
-    'core.alternateRefsCommand',
-  ])
-    await set(key, trap);
-  await set('log.showSignature', 'true');
-  await set('remote.origin.url', `ext::${trap}`);
-  await set('remote.origin.promisor', 'true');
-  await set('remote.origin.uploadpack', trap);
-  await set('protocol.ext.allow', 'always');
-  // A signed commit, of which git log would ask gpg.
-  const { stdout: raw } = await execa('git', ['-C', dir, 'cat-file', 'commit', 'HEAD']);
-  const signed = raw.replace(
-    '\n\n',
-    '\ngpgsig -----BEGIN PGP SIGNATURE-----\n \n x\n -----END PGP SIGNATURE-----\n\n',
-  );
-  const { stdout: id } = await execa('git', ['-C', dir, 'hash-object', '-t', 'commit', '-w', '--stdin'], {
-    input: `${signed}\n`,
-  });
-  const head = await commitModules(dir, id, gate, 10);
-  t.regex(head.modules[0]?.subject ?? '', /^change 1/);
-  await execa('git', ['-C', dir, 'replace', ids[1] ?? '', ids[0] ?? '']);
-  process.env.GIT_DIR = join(other, '.git');
-  try {
-    const own = await commitModules(dir, ids[1], gate, 10);
-    t.is(await readFile(join(own.modules[0]?.dir ?? '', C), 'latin1'), 'int b;\n');
-  } finally {
-    delete process.env.GIT_DIR;
-  }
-  t.false(await exists(join(dir, 'TRAPPED')));
-});
+// Before the others: it changes this process's environment.
+test.serial(
+  "nothing that a tree's configuration names is run, and no other repository or object is read",
+  async (t) => {
+    const { dir, ids } = await treeOf(t, { [C]: 'int a;\n' }, { [C]: 'int b;\n' });
+    const { dir: other } = await treeOf(t, { [C]: 'int other;\n' });
+    const trap = await tempFile(t, 'trap.sh', `#!/bin/sh\ntouch ${dir}/TRAPPED\n`, 0o755);
+    const set = (key: string, value: string) => execa('git', ['-C', dir, 'config', key, value]);
+    for (const key of [
+      'gpg.program',
+      'core.fsmonitor',
+      'core.sshCommand',
+      'core.pager',
+      'diff.external',
+      'core.alternateRefsCommand',
+    ])
+      await set(key, trap);
+    await set('log.showSignature', 'true');
+    await set('remote.origin.url', `ext::${trap}`);
+    await set('remote.origin.promisor', 'true');
+    await set('remote.origin.uploadpack', trap);
+    await set('protocol.ext.allow', 'always');
+    // A signed commit, of which git log would ask gpg.
+    const { stdout: raw } = await execa('git', ['-C', dir, 'cat-file', 'commit', 'HEAD']);
+    const signed = raw.replace(
+      '\n\n',
+      '\ngpgsig -----BEGIN PGP SIGNATURE-----\n \n x\n -----END PGP SIGNATURE-----\n\n',
+    );
+    const { stdout: id } = await execa('git', ['-C', dir, 'hash-object', '-t', 'commit', '-w', '--stdin'], {
+      input: `${signed}\n`,
+    });
+    const head = await commitModules(dir, id, gate, 10);
+    t.regex(head.modules[0]?.subject ?? '', /^change 1/);
+    await execa('git', ['-C', dir, 'replace', ids[1] ?? '', ids[0] ?? '']);
+    process.env.GIT_DIR = join(other, '.git');
+    try {
+      const own = await commitModules(dir, ids[1], gate, 10);
+      t.is(await readFile(join(own.modules[0]?.dir ?? '', C), 'latin1'), 'int b;\n');
+    } finally {
+      delete process.env.GIT_DIR;
+    }
+    t.false(await exists(join(dir, 'TRAPPED')));
+  },
+);
 
 test('what is no tree, commit or source is refused in one line, and no word of it is an option of git', async (t) => {
   const { dir, ids } = await treeOf(t, { [C]: 'int a;\n' }, { [C]: 'int b;\n' });
