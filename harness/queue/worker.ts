@@ -354,7 +354,8 @@ class Worker {
       return outcome.outcome;
     } catch (error) {
       const isStop = this.#signal.aborted || isStopped;
-      if (!isStop) this.#failures++;
+      // A trial that its coordinator has given up, or that was stopped, says nothing of this host.
+      if (!isStop && !over.signal.aborted) this.#failures++;
       const isOfHost = error instanceof LoopanicError || isSystem(error);
       if (!isBegun && !isStop && isOfHost && !over.signal.aborted)
         // It was not begun: its coordinator is to have it done elsewhere.
