@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { firstLine, InfraError } from '../base/errors.js';
-import { HUNG_UP_SECONDS, LOST_SECONDS, type Part, partSchema, type Ticket } from './protocol.js';
+import { HUNG_UP_SECONDS, LOST_SECONDS, type Part, parsedJson, partSchema, type Ticket } from './protocol.js';
 
 /** For a piece of a file on a slow line, too. */
 const REQUEST_SECONDS = 60;
@@ -30,11 +30,6 @@ export class CoordinatorClient {
     return new CoordinatorClient(this.#ticket, AbortSignal.any([this.#signal, signal]));
   }
 
-  /** Seconds since it was heard of last. */
-  get silentSeconds(): number {
-    return (performance.now() - this.#lastAnswer) / 1000;
-  }
-
   /** Holds a line to it, until `signal`: that it is ended shows at once that the other's process is gone. */
   attend(signal: AbortSignal): void {
     void (async () => {
@@ -56,7 +51,8 @@ export class CoordinatorClient {
 
   /** True if it has not been heard of for so long that it is gone, or has given this worker up. */
   get isLost(): boolean {
-    return this.silentSeconds > (this.#hasLine ? LOST_SECONDS : HUNG_UP_SECONDS);
+    const silence = (performance.now() - this.#lastAnswer) / 1000;
+    return silence > (this.#hasLine ? LOST_SECONDS : HUNG_UP_SECONDS);
   }
 
   /** Tells it something of the trial, once. Throws InfraError if it cannot be reached. */
@@ -108,13 +104,7 @@ export class CoordinatorClient {
   async #answer(response: Response): Promise<Answer> {
     const text = await response.text();
     this.#lastAnswer = performance.now();
-    let document: unknown;
-    try {
-      document = JSON.parse(text);
-    } catch {
-      document = {};
-    }
-    return { status: response.status, document: (document ?? {}) as Answer['document'] };
+    return { status: response.status, document: (parsedJson(text) ?? {}) as Answer['document'] };
   }
 
   async #request(

@@ -2,14 +2,13 @@ import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
 import { Queue } from 'bullmq';
 import type { Redis } from 'ioredis';
-import { firstLine, InfraError, InterruptedError } from '../base/errors.js';
+import { firstLine, InfraError } from '../base/errors.js';
 import type { Progress } from '../base/progress.js';
 import type { Place, Runner, WantedTrial } from '../run/runner.js';
 import type { TrialPlan } from '../trial/plan.js';
 import type { TrialCallbacks } from '../trial/run-trial.js';
 import type { AccelChoice } from '../vm/accel.js';
-import type { Accel } from '../vm/qemu-args.js';
-import { CoordinatorServer, type ListenAddress } from './coordinator-server.js';
+import { CoordinatorServer } from './coordinator-server.js';
 import { Offer } from './offer.js';
 import { PendingTrial } from './pending-trial.js';
 import {
@@ -20,12 +19,9 @@ import {
   type Ticket,
   type Version,
   versionText,
-  type WorkerRecord,
-  workerSchema,
 } from './protocol.js';
 import {
   announce,
-  announced,
   bounded,
   connectRedis,
   LAST_ANSWER_SECONDS,
@@ -33,24 +29,12 @@ import {
   shownUrl,
   withdraw,
 } from './redis.js';
-
-export interface QueueOptions {
-  /** The Redis that workers look at, too. */
-  url: string;
-  listen: ListenAddress;
-  accel: 'auto' | Accel;
-  /** Only workers with this label. */
-  label: string | null;
-  /** Seconds without any worker, or without Redis, after which the run is given up. */
-  patienceSeconds: number;
-}
+import { ableWorkers, accelOf, labelText, type QueueOptions } from './workers.js';
 
 /** Milliseconds between two looks at workers and tickets. */
 const LOOK_MS = 2000;
 /** A ticket that was handed out, and whose worker never came, is written anew after so many seconds. */
 const HANDOUT_SECONDS = 20;
-/** From the first worker to the choice of an accelerator: by then each that is there has said so. */
-const SETTLE_SECONDS = 5;
 /** What workers get to end their trials, when the run is stopped. */
 const STOP_SECONDS = 20;
 /** Hosts that may refuse trials of one cell; and refusals in all, where there are fewer hosts. */
@@ -254,9 +238,10 @@ export class QueueRunner implements Runner {
   async #lookAtQueue(): Promise<void> {
     if (this.#told.delete('redis')) this.#progress.line(`${shownUrl(this.#options.url)} answers again`);
     await this.#announce();
-    const able = await tellWorkers(this.#redis, this.#options, this.#version, this.accel.accel, (key, line) =>
+    const workers = await ableWorkers(this.#redis, this.#options, this.#version, (key, line) =>
       this.#tellOnce(key, line),
     );
+    const able = workers.filter(({ accel }) => accel === this.accel.accel).length;
     if (able > 0) {
       // Workers that take tickets and never come cannot reach this run.
       if (this.#strangers < MOST_STRANGERS) this.#lastHope = performance.now();
@@ -462,66 +447,3 @@ export class QueueRunner implements Runner {
 }
 
 const silenceOf = (trial: PendingTrial): number => (performance.now() - trial.lastBeat) / 1000;
-
-const labelText = (label: string | null): string => (label === null ? '' : ` with the label ${label}`);
-
-/** What the run's guests run on: KVM if a worker has it. Waits for the first worker. */
-async function accelOf(
-  redis: Redis,
-  options: QueueOptions,
-  version: Version,
-  signal: AbortSignal,
-  progress: Progress,
-): Promise<AccelChoice> {
-  const { accel, label, patienceSeconds, url } = options;
-  if (accel !== 'auto') return { accel, reason: 'asked for' };
-  const told = new Set<string>();
-  const tell = (key: string, line: string): void => {
-    if (!told.has(key)) progress.line(line);
-    told.add(key);
-  };
-  return progress.step(`queue ${shownUrl(url)}: waits for a worker`, async () => {
-    const started = performance.now();
-    let since: number | null = null;
-    for (;;) {
-      if (signal.aborted) throw new InterruptedError();
-      const [kvm, tcg] = [
-        await tellWorkers(redis, options, version, 'kvm', tell),
-        await tellWorkers(redis, options, version, 'tcg', tell),
-      ];
-      if (kvm > 0) return { accel: 'kvm', reason: 'a worker has it' };
-      if (tcg > 0) since ??= performance.now();
-      // One that has KVM may come a moment later.
-      if (since !== null && performance.now() - since > SETTLE_SECONDS * 1000)
-        return { accel: 'tcg', reason: 'no worker has KVM' };
-      if (performance.now() - started > patienceSeconds * 1000)
-        throw new InfraError(
-          'no-worker',
-          `queue ${shownUrl(url)}: no worker${labelText(label)} of ${versionText(version)} came within ${patienceSeconds} s: start 'loopanic worker --queue …' on a host`,
-        );
-      await new Promise((resolve) => setTimeout(resolve, 250));
-    }
-  });
-}
-
-/** How many workers there are for this run, and says of those of another version that they are none. */
-async function tellWorkers(
-  redis: Redis,
-  { label }: QueueOptions,
-  version: Version,
-  accel: Accel,
-  tell: (key: string, line: string) => void,
-): Promise<number> {
-  const workers = await announced(redis, 'worker', workerSchema);
-  const isOther = (worker: WorkerRecord): boolean => versionText(worker.version) !== versionText(version);
-  for (const [id, worker] of workers)
-    if (isOther(worker))
-      tell(
-        `other ${id}`,
-        `the worker on ${worker.host.name} is ${versionText(worker.version)}, this is ${versionText(version)}: it gets no trials`,
-      );
-  return [...workers.values()].filter(
-    (worker) =>
-      !isOther(worker) && worker.accel === accel && (label === null || worker.labels.includes(label)),
-  ).length;
-}

@@ -1,11 +1,10 @@
-import { readdir, readFile } from 'node:fs/promises';
-import { join, relative } from 'node:path';
+import { join } from 'node:path';
 import * as z from 'zod';
 import { UsageError } from '../base/errors.js';
 import { contentKey } from '../base/files.js';
-import { imagesDir, packageRoot } from '../base/paths.js';
+import { imagesDir } from '../base/paths.js';
 import { trialEndSchema } from '../outcome/decide.js';
-import { programKey } from '../run/cell-key.js';
+import { folderContent, programKey, programVersion } from '../run/cell-key.js';
 import { TRIAL_FILES } from '../trial/conclude.js';
 import type { TrialPlan } from '../trial/plan.js';
 
@@ -28,18 +27,9 @@ export interface Version {
 }
 
 export async function ownVersion(): Promise<Version> {
-  const { version } = JSON.parse(await readFile(join(packageRoot, 'package.json'), 'utf8')) as {
-    version: string;
-  };
-  const scripts: (string | Buffer)[] = [];
-  for (const name of ['guest', 'capture']) {
-    const entries = await readdir(join(imagesDir, name), { recursive: true, withFileTypes: true });
-    const files = entries
-      .filter((entry) => entry.isFile())
-      .map((entry) => join(entry.parentPath, entry.name));
-    for (const file of files.sort()) scripts.push(relative(imagesDir, file), await readFile(file));
-  }
-  return { loopanic: version, code: contentKey(await programKey(), ...scripts) };
+  const scripts = ['guest', 'capture'].map((name) => folderContent(join(imagesDir, name)));
+  const code = contentKey(await programKey(), ...(await Promise.all(scripts)).flat());
+  return { loopanic: await programVersion(), code };
 }
 
 export const versionText = ({ loopanic, code }: Version): string => `loopanic ${loopanic} (${code})`;
@@ -109,6 +99,15 @@ export const partsSchema = z.object({
   image: z.string(),
 });
 export type Parts = z.infer<typeof partsSchema>;
+
+/** What came as JSON, looked at by nobody yet; null if it is none. */
+export function parsedJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}
 
 /** A trial as its worker gets it. The plan is its coordinator's, of the same program. */
 export interface Assignment {

@@ -4,9 +4,7 @@ import type * as z from 'zod';
 import { firstLine, InfraError, UsageError } from '../base/errors.js';
 import { readGiven } from '../base/given-file.js';
 import type { Accel } from '../vm/qemu-args.js';
-import { BEAT_SECONDS, type Version } from './protocol.js';
-
-const CONNECT_SECONDS = 10;
+import { BEAT_SECONDS, parsedJson, type Version } from './protocol.js';
 
 /** A Redis without what is secret of it, for people. */
 export function shownUrl(url: string): string {
@@ -72,7 +70,7 @@ export async function connectRedis(url: string): Promise<Redis> {
     maxRetriesPerRequest: null,
     lazyConnect: true,
     enableReadyCheck: true,
-    connectTimeout: CONNECT_SECONDS * 1000,
+    connectTimeout: ANSWER_SECONDS * 1000,
     keepAlive: 10_000,
     retryStrategy: (times) => Math.min(times * 100, 2000),
   });
@@ -81,21 +79,13 @@ export async function connectRedis(url: string): Promise<Redis> {
   redis.on('error', (error: unknown) => {
     last = error;
   });
-  let timer: NodeJS.Timeout | undefined;
   try {
-    await Promise.race([
-      redis.connect().then(() => redis.ping()),
-      new Promise((_, reject) => {
-        timer = setTimeout(() => reject(new Error('no answer')), CONNECT_SECONDS * 1000);
-      }),
-    ]);
+    await bounded(redis.connect().then(() => redis.ping()));
     return redis;
   } catch (error) {
     redis.disconnect();
-    const why = firstLine(last ?? error) || 'no answer';
+    const why = firstLine(last ?? error);
     throw new InfraError('no-queue', `--queue ${shownUrl(url)}: cannot be reached (${why})`, error);
-  } finally {
-    clearTimeout(timer);
   }
 }
 
@@ -121,6 +111,11 @@ export async function withdraw(redis: Redis, kind: 'worker' | 'run', id: string)
   await bounded(redis.del(registryKey(kind, id)));
 }
 
+/** True while something is told to be there. */
+export async function isAnnounced(redis: Redis, kind: 'worker' | 'run', id: string): Promise<boolean> {
+  return (await bounded(redis.exists(registryKey(kind, id)))) > 0;
+}
+
 /** What is there of a kind by now, by id. What is not as it should be counts as none. */
 export async function announced<S extends z.ZodType>(
   redis: Redis,
@@ -144,12 +139,4 @@ async function allAnnounced<S extends z.ZodType>(
       if (parsed.success) found.set(key.slice(prefix.length), parsed.data);
     }
   return found;
-}
-
-function parsedJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return null;
-  }
 }

@@ -32,6 +32,7 @@ import {
   announced,
   bounded,
   connectRedis,
+  isAnnounced,
   LAST_ANSWER_SECONDS,
   queueName,
   shownUrl,
@@ -93,7 +94,7 @@ class Worker {
   #rested = 0;
   #restsUntil = 0;
   #swept = Date.now();
-  /** Memory, in MiB, of the guests that were let in, and what there was for all of them at first. */
+  /** Memory of the guests that were let in. */
   #reservedMiB = 0;
 
   constructor(
@@ -233,7 +234,8 @@ class Worker {
     this.#signal.addEventListener('abort', stop, { once: true });
     if (this.#signal.aborted) return;
     try {
-      if (!(await this.#isAnnounced(ticket))) return void (await this.#done(job));
+      // Tickets outlive runs that were killed.
+      if (!(await isAnnounced(this.#redis, 'run', ticket.run))) return void (await this.#done(job));
       const coordinator = new CoordinatorClient(ticket, new AbortController().signal);
       const taken = await coordinator
         .tell('take', { version: this.#version, host: this.#host, accel: this.#options.accel })
@@ -272,12 +274,6 @@ class Worker {
       await coordinator.tell('refuse', { why: why.slice(0, 1000) }).catch(() => {});
       throw new InfraError('trial-over', why, error);
     }
-  }
-
-  /** True if the run that a ticket is of tells that it is there: tickets outlive runs that were killed. */
-  async #isAnnounced({ run }: Ticket): Promise<boolean> {
-    const runs = await announced(this.#redis, 'run', coordinatorSchema);
-    return [...runs.values()].some((other) => other.run === run);
   }
 
   /** Runs a trial that is this worker's, and returns its outcome. */

@@ -62,17 +62,28 @@ export async function scriptsKey({
   imageScript: string;
   workload: string;
 }): Promise<string> {
-  const content: (string | Buffer)[] = [await readFile(imageScript)];
-  for (const dir of [join(imagesDir, 'guest'), workload]) {
-    const entries = await readdir(dir, { recursive: true, withFileTypes: true });
-    const files = entries
-      // A folder's link is read as what it leads to, which must be in the folder.
-      .filter((entry) => !entry.isDirectory())
-      .map((entry) => join(entry.parentPath, entry.name));
-    for (const file of files.sort()) {
-      const own = await insideOf(dir, file, 'odd-file');
-      content.push(relative(dir, file), await readGiven(own, MOST_SCRIPT_MIB, 'odd-file'));
-    }
-  }
-  return contentKey(...content);
+  const folders = [join(imagesDir, 'guest'), workload];
+  return contentKey(await readFile(imageScript), ...(await Promise.all(folders.map(folderContent))).flat());
 }
+
+/** Names and contents of a folder's files, in order. A link is read as what it leads to, which must be in the folder. */
+export async function folderContent(dir: string): Promise<(string | Buffer)[]> {
+  const entries = await readdir(dir, { recursive: true, withFileTypes: true });
+  const files = entries
+    .filter((entry) => !entry.isDirectory())
+    .map((entry) => join(entry.parentPath, entry.name));
+  const content: (string | Buffer)[] = [];
+  for (const file of files.sort()) {
+    const own = await insideOf(dir, file, 'odd-file');
+    content.push(relative(dir, file), await readGiven(own, MOST_SCRIPT_MIB, 'odd-file'));
+  }
+  return content;
+}
+
+/** Version of this loopanic, by its package. */
+export const programVersion = readOnce(async () => {
+  const { version } = JSON.parse(await readFile(join(packageRoot, 'package.json'), 'utf8')) as {
+    version: string;
+  };
+  return version;
+});

@@ -1,8 +1,7 @@
-import { readFile } from 'node:fs/promises';
 import { cpus, hostname, release, totalmem } from 'node:os';
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { firstLine, InterruptedError, LoopanicError, UsageError } from '../base/errors.js';
-import { isFile, packageRoot } from '../base/paths.js';
+import { isFile } from '../base/paths.js';
 import type { Progress } from '../base/progress.js';
 import { bugOf, targetOf } from '../bug/family.js';
 import { ensureCaptureArchive } from '../image/capture.js';
@@ -25,7 +24,7 @@ import { survivorsNeeded } from '../verdict/statistics.js';
 import { type AccelChoice, chooseAccel } from '../vm/accel.js';
 import type { Accel } from '../vm/qemu-args.js';
 import type { KeepDumps } from './after-crash.js';
-import { cellKey, programKey, qemuVersion, scriptsKey } from './cell-key.js';
+import { cellKey, programKey, programVersion, qemuVersion, scriptsKey } from './cell-key.js';
 import type { Jobs } from './jobs.js';
 import type { Shard } from './shard.js';
 
@@ -229,9 +228,6 @@ async function newDocument(
   accel: AccelChoice,
   slots: CellSlot[],
 ): Promise<RunDocument> {
-  const { version } = JSON.parse(await readFile(join(packageRoot, 'package.json'), 'utf8')) as {
-    version: string;
-  };
   return {
     schemaVersion: 1,
     run: id,
@@ -251,7 +247,7 @@ async function newDocument(
     },
     rules: RULES,
     versions: {
-      loopanic: version,
+      loopanic: await programVersion(),
       code: await programKey(),
       node: process.versions.node,
       qemu: await qemuVersion(),

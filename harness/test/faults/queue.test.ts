@@ -14,25 +14,7 @@ import { freePort, runOf, TestRedis, TestWorker } from '../support/queue-bench.j
 
 // Trials through a queue, whose workers, coordinator, Redis and network fail: no trial is lost without a trace, none counts twice, and nothing
 // is green that was not seen whole.
-const PATIENT = { silence: 300, stall: 600 };
 const PANICS = { unpatched: ['panic'] };
-
-/** A control, and a module under test that is expected to be clean. Fake guests have no reading: three survivors are proof. */
-async function pair(bench: FaultBench, name = 'pair'): Promise<string[]> {
-  const scenario = await bench.scenario(PATIENT);
-  const file = await bench.matrix(
-    name,
-    `kernels: [debian-6.1]
-modules: [unpatched, compound-head]
-scenarios: [${scenario}]
-controls: [{module: unpatched, scenario: ${scenario}}]
-expect:
-  - {module: unpatched, verdict: panics, why: control}
-  - {module: compound-head, verdict: clean, why: fix}
-`,
-  );
-  return ['matrix', file];
-}
 
 const tested = (run: RunDocument) => run.cells[1] as RunDocument['cells'][0];
 const outcomes = (run: RunDocument): string[] => tested(run).trials.map(({ outcome }) => outcome);
@@ -78,7 +60,7 @@ test('undisturbed, with a password over TLS: the verdicts of one machine, and ea
     });
     const url = `rediss://:s3cret@127.0.0.1:${tlsPort}`;
     bench.env.NODE_EXTRA_CA_CERTS = cert;
-    const args = await pair(bench);
+    const args = await bench.pair();
     const workers = [await TestWorker.start(bench, url, 'w1'), await TestWorker.start(bench, url, 'w2')];
     const { code, run, stderr } = await runOf(start(bench, args, url));
     t.is(code, 0, stderr);
@@ -122,7 +104,7 @@ for (const [phase, mode, until, outcome] of [
       await bench.script({ ...PANICS, 'compound-head': [mode, 'survive'] });
       const redis = await TestRedis.start(bench);
       const first = await TestWorker.start(bench, redis.url, 'w1');
-      const child = start(bench, await pair(bench), redis.url);
+      const child = start(bench, await bench.pair(), redis.url);
       const dir = await bench.until(until, 'compound-head');
       const said = await readFile(join(dir, 'serial.log'), 'latin1');
       await first.stop('SIGKILL');
@@ -145,7 +127,7 @@ test('a worker is told to end: its trial is cut off at once, and another goes on
     await bench.script({ ...PANICS, 'compound-head': ['hang-with-heartbeat', 'survive'] });
     const redis = await TestRedis.start(bench);
     const first = await TestWorker.start(bench, redis.url, 'w1');
-    const child = start(bench, await pair(bench), redis.url);
+    const child = start(bench, await bench.pair(), redis.url);
     await bench.until('phase workload', 'compound-head');
     t.is(await first.stop('SIGTERM'), 130);
     await TestWorker.start(bench, redis.url, 'w2');
@@ -162,7 +144,7 @@ for (const signal of ['SIGKILL', 'SIGINT'] as const)
       await bench.script({ ...PANICS, 'compound-head': ['hang-with-heartbeat', 'survive'] });
       const redis = await TestRedis.start(bench);
       const worker = await TestWorker.start(bench, redis.url, 'w1');
-      const args = await pair(bench);
+      const args = await bench.pair();
       const child = start(bench, args, redis.url);
       await bench.until('phase workload', 'compound-head');
       child.kill(signal);
@@ -183,7 +165,7 @@ test('the coordinator is killed while a panic is printed: what it had by then co
     await bench.script({ ...PANICS, 'compound-head': ['half-then-wait', 'survive'] });
     const redis = await TestRedis.start(bench);
     await TestWorker.start(bench, redis.url, 'w1');
-    const args = await pair(bench);
+    const args = await bench.pair();
     const child = start(bench, args, redis.url);
     await bench.until('kernel BUG at', 'compound-head');
     child.kill('SIGKILL');
@@ -204,7 +186,7 @@ for (const [what, mend] of [
       await bench.script({ ...PANICS, 'compound-head': ['slow-survive'] });
       const redis = await TestRedis.start(bench);
       await TestWorker.start(bench, redis.url, 'w1');
-      const child = start(bench, await pair(bench), redis.url);
+      const child = start(bench, await bench.pair(), redis.url);
       await bench.until('phase workload', 'compound-head');
       await redis.stop('SIGKILL');
       await mend();
@@ -221,7 +203,7 @@ test('Redis is emptied while trials wait: their tickets are written anew', (t) =
     await bench.script({ ...PANICS, 'compound-head': ['survive'] });
     const redis = await TestRedis.start(bench);
     const first = await TestWorker.start(bench, redis.url, 'w1');
-    const child = start(bench, await pair(bench), redis.url);
+    const child = start(bench, await bench.pair(), redis.url);
     await bench.until('phase', 'unpatched');
     // With no worker its tickets stay, until they are gone.
     await first.stop();
@@ -256,7 +238,7 @@ test('tickets that say nothing, and copies of one: no worker falls over, and no 
   FaultBench.scripted(t, async (bench) => {
     await bench.script({ ...PANICS, 'compound-head': ['survive'] });
     const redis = await TestRedis.start(bench);
-    const child = start(bench, await pair(bench), redis.url);
+    const child = start(bench, await bench.pair(), redis.url);
     const { queue, tickets } = await waitingTickets(bench, redis);
     for (const data of [{ nonsense: 1 }, { ...tickets[0], url: 'file:///etc/passwd' }, 7, null])
       await queue.add('trial', data as never);
@@ -279,7 +261,7 @@ test('a worker that lies: what it says that a trial was is not what counts, and 
   FaultBench.scripted(t, async (bench) => {
     await bench.script({ ...PANICS, 'compound-head': ['survive'] });
     const redis = await TestRedis.start(bench);
-    const child = start(bench, await pair(bench), redis.url);
+    const child = start(bench, await bench.pair(), redis.url);
     const { tickets } = await waitingTickets(bench, redis);
     const [{ url, token, trial } = { url: '', token: '', trial: '' }] = tickets;
     const ask = async (path: string, document: unknown, bearer = token, method = 'POST') => {
@@ -338,7 +320,7 @@ test('two runs on one queue, and three workers: each has its own trials', (t) =>
   FaultBench.scripted(t, async (bench) => {
     await bench.script({ ...PANICS, 'compound-head': ['survive'] });
     const redis = await TestRedis.start(bench);
-    const args = await pair(bench);
+    const args = await bench.pair();
     for (const name of ['w1', 'w2', 'w3']) await TestWorker.start(bench, redis.url, name);
     const both = await Promise.all([
       runOf(start(bench, args, redis.url)),
@@ -367,7 +349,7 @@ test('a worker of another version gets nothing, and both say which they are', (t
       command: [process.execPath, join(other, 'dist/cli/main.js')],
     });
     await stranger.until(/waits at/);
-    const args = await pair(bench);
+    const args = await bench.pair();
     const alone = await bench.command([...args, '--queue', redis.url, '--worker-wait', '15']);
     t.is(alone.code, 3);
     t.regex(alone.stderr, /\[no-worker\]/);
@@ -398,7 +380,7 @@ test("a worker's disk is full: it takes nothing until there is room", (t) =>
     await execa('dd', ['if=/dev/zero', `of=${fill}`, 'bs=1M', 'count=200']);
     const full = await TestWorker.start(bench, redis.url, 'w1');
     await full.until(/only \d+ MiB are free for the cache: takes no trials/);
-    const child = start(bench, await pair(bench), redis.url);
+    const child = start(bench, await bench.pair(), redis.url);
     await new Promise((resolve) => setTimeout(resolve, 3000));
     t.deepEqual(await bench.trials(), []);
     await rm(fill);
@@ -417,7 +399,7 @@ test("a worker's disk fills during a trial: that one says nothing, and another w
     const redis = await TestRedis.start(bench);
     await smallDisk(t, join(bench.dir, 'w1'), 900);
     const first = await TestWorker.start(bench, redis.url, 'w1');
-    const child = start(bench, await pair(bench), redis.url);
+    const child = start(bench, await bench.pair(), redis.url);
     await bench.until('phase workload', 'compound-head');
     await execa('dd', ['if=/dev/zero', `of=${join(bench.dir, 'w1/fill')}`, 'bs=1M'], { reject: false });
     await TestWorker.start(bench, redis.url, 'w2');
@@ -434,7 +416,7 @@ test('a trial that takes its worker with it, each time: it is set aside, and the
   FaultBench.scripted(t, async (bench) => {
     await bench.script({ ...PANICS, 'compound-head': ['kills-its-host'] });
     const redis = await TestRedis.start(bench);
-    const child = start(bench, await pair(bench), redis.url);
+    const child = start(bench, await bench.pair(), redis.url);
     for (const name of ['w1', 'w2', 'w3', 'w4', 'w5']) await TestWorker.start(bench, redis.url, name);
     const { code, run } = await runOf(child);
     t.is(code, 3);
@@ -473,7 +455,7 @@ test('the network to one worker is cut: its trial is cut off, and what it brings
         ...[process.execPath, join(packageRoot, 'dist/cli/main.js')],
       ],
     });
-    const child = start(bench, await pair(bench), redis.url, '--listen', '10.213.7.1');
+    const child = start(bench, await bench.pair(), redis.url, '--listen', '10.213.7.1');
     await bench.until('phase workload', 'compound-head');
     await ip('link', 'set', ours, 'down');
     await ip('addr', 'flush', 'dev', ours);
@@ -496,7 +478,7 @@ test('stopped while trials wait: they were never begun, their tickets are gone, 
   FaultBench.scripted(t, async (bench) => {
     await bench.script({ ...PANICS, 'compound-head': ['survive'] });
     const redis = await TestRedis.start(bench);
-    const args = await pair(bench);
+    const args = await bench.pair();
     const child = start(bench, args, redis.url);
     const { queue } = await waitingTickets(bench, redis);
     child.kill('SIGINT');
@@ -516,7 +498,7 @@ test('a run with a label is served by workers that have it, and by no other', (t
     const redis = await TestRedis.start(bench);
     const plain = await TestWorker.start(bench, redis.url, 'w1');
     await plain.until(/waits at/);
-    const args = await pair(bench);
+    const args = await bench.pair();
     const nobody = await bench.command([
       ...[...args, '--queue', redis.url],
       ...['--label', 'big', '--worker-wait', '6'],
@@ -536,7 +518,7 @@ test('a Redis that is there and does not answer: a run that waits is stopped all
   FaultBench.scripted(t, async (bench) => {
     await bench.script({ ...PANICS, 'compound-head': ['survive'] });
     const redis = await TestRedis.start(bench);
-    const args = await pair(bench);
+    const args = await bench.pair();
     const child = start(bench, args, redis.url);
     await waitingTickets(bench, redis);
     const worker = await TestWorker.start(bench, redis.url, 'w1', { args: ['--labels', 'other'] });
@@ -555,7 +537,7 @@ test('a Redis that is there and does not answer: a run that waits is stopped all
 test('what cannot be a queue is said in one line', (t) =>
   FaultBench.scripted(t, async (bench) => {
     await bench.script('survive');
-    const args = await pair(bench);
+    const args = await bench.pair();
     for (const [code, pattern, ...more] of [
       [2, /--queue: is no address of a Redis/, '--queue', 'http://127.0.0.1'],
       [2, /--queue: is no address of a Redis/, '--queue', 'nonsense'],

@@ -7,26 +7,7 @@ import { FaultBench, smallDisk } from '../support/fault-bench.js';
 
 // What becomes of a run whose process, disk or folder fails: nothing that a guest said is lost, nothing is believed that it did not say.
 const QUICK = { silence: 6, stall: 8 };
-/** A guest that is to stay as it is until the test has done its part is ended by no limit, however busy the host. */
-const PATIENT = { silence: 300, stall: 600 };
 const PANICS = { unpatched: ['panic'] };
-
-/** A control, and a module under test that is expected to be clean. */
-async function pair(bench: FaultBench, limits = PATIENT): Promise<string[]> {
-  const scenario = await bench.scenario(limits);
-  const file = await bench.matrix(
-    'pair',
-    `kernels: [debian-6.1]
-modules: [unpatched, compound-head]
-scenarios: [${scenario}]
-controls: [{module: unpatched, scenario: ${scenario}}]
-expect:
-  - {module: unpatched, verdict: panics, why: control}
-  - {module: compound-head, verdict: clean, why: fix}
-`,
-  );
-  return ['matrix', file];
-}
 
 async function resumed(
   bench: FaultBench,
@@ -48,7 +29,7 @@ const consoles = (bench: FaultBench): Promise<string[]> =>
 test('the two cells, undisturbed: the control panics five times, the fix survives three', (t) =>
   FaultBench.scripted(t, async (bench) => {
     await bench.script({ ...PANICS, 'compound-head': ['survive'] });
-    const { code, stdout } = await bench.command([...(await pair(bench)), '--json']);
+    const { code, stdout } = await bench.command([...(await bench.pair()), '--json']);
     t.is(code, 0);
     const run = JSON.parse(stdout) as RunDocument;
     t.deepEqual(outcomes(run), ['survived', 'survived', 'survived']);
@@ -65,7 +46,7 @@ for (const [what, mode, until, outcome] of [
     test(`${signal} ${what}, resumed: ${outcome}`, (t) =>
       FaultBench.scripted(t, async (bench) => {
         await bench.script({ ...PANICS, 'compound-head': [mode, 'survive'] });
-        const args = await pair(bench);
+        const args = await bench.pair();
         const child = bench.start(args);
         const dir = await bench.until(until, 'compound-head');
         child.kill(signal);
@@ -91,7 +72,7 @@ for (const [what, mode, until, outcome] of [
 test('SIGINT twice: ended at once, and the trial is there when the run goes on', (t) =>
   FaultBench.scripted(t, async (bench) => {
     await bench.script({ ...PANICS, 'compound-head': ['hang-with-heartbeat', 'survive'] });
-    const args = await pair(bench);
+    const args = await bench.pair();
     const child = bench.start(args);
     await bench.until('phase workload', 'compound-head');
     child.kill('SIGINT');
@@ -106,7 +87,7 @@ for (const phase of ['boot', 'modules', 'target', 'login', 'mount', 'done'])
   test(`SIGKILL in phase ${phase}, resumed: the trial stays as one that was cut off`, (t) =>
     FaultBench.scripted(t, async (bench) => {
       await bench.script({ ...PANICS, 'compound-head': [`stalls@${phase}`, 'survive'] });
-      const args = await pair(bench);
+      const args = await bench.pair();
       const child = bench.start(args);
       await bench.until(
         phase === 'boot' ? ': up' : phase === 'done' ? 'done cycles' : `phase ${phase}`,
@@ -124,7 +105,7 @@ test('killed again and again at random moments: no panic is lost, no trial count
   FaultBench.scripted(t, async (bench) => {
     // A guest that was killed before it said anything has used up its turn: in the end one panics, and none may survive.
     await bench.script({ ...PANICS, 'compound-head': ['half-then-wait', 'half-then-wait', 'panic'] });
-    const args = await pair(bench);
+    const args = await bench.pair();
     let id: string | undefined;
     // On a busy host the first ones end it before it has a run to go on with.
     for (let round = 0; round < 6 || (id === undefined && round < 20); round++) {
@@ -156,7 +137,7 @@ test('the disk fills while a panic is printed: what is on it counts after resumi
   FaultBench.scripted(t, async (bench) => {
     await smallDisk(t, bench.results, 80);
     await bench.script({ ...PANICS, 'compound-head': ['panic-slow', 'survive'] });
-    const args = await pair(bench);
+    const args = await bench.pair();
     const child = bench.start(args);
     await bench.until('exposure attempt', 'compound-head');
     await execa('dd', ['if=/dev/zero', `of=${join(bench.results, 'fill')}`, 'bs=4k'], { reject: false });
@@ -177,7 +158,7 @@ for (const [phase, until] of [
     FaultBench.scripted(t, async (bench) => {
       await smallDisk(t, bench.results, 80);
       await bench.script({ ...PANICS, 'compound-head': [`stalls@${phase}`] });
-      const child = bench.start(await pair(bench));
+      const child = bench.start(await bench.pair());
       await bench.until(until, 'compound-head');
       await execa('dd', ['if=/dev/zero', `of=${join(bench.results, 'fill')}`, 'bs=4k'], { reject: false });
       t.not((await child).exitCode, 0);
@@ -192,7 +173,7 @@ for (const left of [1, 3, 6, 20])
     FaultBench.scripted(t, async (bench) => {
       await smallDisk(t, bench.results, 80);
       await bench.script({ ...PANICS, 'compound-head': ['panic-slow', 'survive'] });
-      const args = await pair(bench);
+      const args = await bench.pair();
       const child = bench.start(args);
       await bench.until('Modules linked in', 'compound-head');
       const fill = join(bench.results, 'fill');
@@ -211,7 +192,7 @@ test('results made read-only in mid-run: no outcome, and the run goes on when th
   FaultBench.scripted(t, async (bench) => {
     await smallDisk(t, bench.results, 80);
     await bench.script({ ...PANICS, 'compound-head': ['stalls@workload', 'survive'] });
-    const args = await pair(bench, QUICK);
+    const args = await bench.pair(QUICK);
     const child = bench.start(args);
     await bench.until('phase workload', 'compound-head');
     // Open files keep a mount from being made read-only by remount: the disk itself is shut off.
@@ -228,7 +209,7 @@ test('results made read-only in mid-run: no outcome, and the run goes on when th
 test('another owner of the run: refused while it lives; two runs in one results folder do not meet', (t) =>
   FaultBench.scripted(t, async (bench) => {
     await bench.script({ ...PANICS, 'compound-head': ['hang-with-heartbeat', 'survive'] });
-    const args = await pair(bench);
+    const args = await bench.pair();
     const first = bench.start(args);
     await bench.until('phase workload', 'compound-head');
     const same = await bench.command([...args, '--resume', await bench.runId()]);
@@ -246,7 +227,7 @@ test('another owner of the run: refused while it lives; two runs in one results 
 test('a module that the kernel refuses is not tried again: it would be refused in every boot', (t) =>
   FaultBench.scripted(t, async (bench) => {
     await bench.script({ ...PANICS, 'compound-head': ['module-refused'] });
-    const { code, stdout, stderr } = await bench.command([...(await pair(bench)), '--json']);
+    const { code, stdout, stderr } = await bench.command([...(await bench.pair()), '--json']);
     t.is(code, 3, stderr);
     const run = JSON.parse(stdout) as RunDocument;
     t.deepEqual(outcomes(run), ['infra-error']);
@@ -336,7 +317,7 @@ const edits: [what: string, edit: (run: RunDocument) => void, pattern: RegExp][]
 test('edited and damaged runs are refused wherever a run is read, with what is wrong', (t) =>
   FaultBench.scripted(t, async (bench) => {
     await bench.script({ ...PANICS, 'compound-head': ['survive'] });
-    const args = await pair(bench);
+    const args = await bench.pair();
     t.is((await bench.command(args)).code, 0);
     const id = await bench.runId();
     const file = join(bench.results, id, 'run.json');

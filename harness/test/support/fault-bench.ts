@@ -20,6 +20,9 @@ export interface Limits {
   stall: number;
 }
 
+/** A guest that is to stay as it is until the test has done its part is ended by no limit, however busy the host. */
+const PATIENT: Limits = { silence: 300, stall: 600 };
+
 /** One fault, its folder, and what must not be left behind. */
 export class FaultBench {
   readonly t: ExecutionContext;
@@ -133,6 +136,23 @@ export class FaultBench {
     const child = startLoopanic([...args, ...this.#common()], this.env);
     if (child.pid !== undefined) this.#pids.add(child.pid);
     return child;
+  }
+
+  /** Arguments of a matrix: a control, and a module under test that is expected to be clean. Scripted guests have no reading: three survivors are proof. */
+  async pair(limits: Limits = PATIENT): Promise<string[]> {
+    const scenario = await this.scenario(limits);
+    const file = await this.matrix(
+      'pair',
+      `kernels: [debian-6.1]
+modules: [unpatched, compound-head]
+scenarios: [${scenario}]
+controls: [{module: unpatched, scenario: ${scenario}}]
+expect:
+  - {module: unpatched, verdict: panics, why: control}
+  - {module: compound-head, verdict: clean, why: fix}
+`,
+    );
+    return ['matrix', file];
   }
 
   async matrix(name: string, text: string): Promise<string> {
