@@ -90,7 +90,12 @@ export async function bisectKernels(
     undecided.length === 0
       ? `first bad ${kind}: ${titleOf(firstBad)} (${titleOf(lastGood)} is good)`
       : `the first bad ${kind} is one of ${[...undecided, firstBad].map(titleOf).join(', ')}: no verdict for ${undecided.map(titleOf).join(', ')}`;
-  const text = `${found}; the ${kind}s called good are so with at least ${percent(confidence)} confidence in all`;
+  // Odds have a miss; a reading has none.
+  const sure =
+    confidence === 1
+      ? `each ${kind} called good is so by a reading of the gate`
+      : `the ${kind}s called good are so with at least ${percent(confidence)} confidence in all`;
+  const text = `${found}; ${sure}`;
   return { good: lastGood, bad: firstBad, undecided, confidence, text };
 }
 
